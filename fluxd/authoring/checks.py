@@ -1,0 +1,159 @@
+"""Checks of what authors write: each gives the value in its one inner form, or one sentence that says what is wrong.
+
+`what` names the thing for that sentence, as in "retries of task 'load'".
+"""
+
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from fluxd.errors import Invalid
+
+T = TypeVar("T")
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+DURATION = re.compile(r"(?:\s*\d+(?:\.\d+)?\s*(?:ms|w|d|h|m|s))+\s*")
+DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|w|d|h|m|s)")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be, or None."""
+    import difflib
+
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown_argument(name: str, known: Iterable[str], what: str) -> Invalid:
+    """The error for an argument that `what` does not take, with the right one if there is one like it."""
+    meant = nearest(name, known)
+    return Invalid("FLX-1002", f"{what} takes no argument {name!r}" + (f": did you mean {meant!r}?" if meant else "."))
+
+
+def identifier(value: Any, what: str) -> str:
+    """An id of a dag, task or group: it is also the name of a folder of logs."""
+    if not isinstance(value, str):
+        raise Invalid("FLX-1001", f"{what} must be text, not {type(value).__name__}.")
+    if not ID.fullmatch(value):
+        raise Invalid(
+            "FLX-1001",
+            f"{what} {value[:60]!r} cannot be used: an id has 1 to 200 of the characters A-Z a-z 0-9 _ . - "
+            "and does not begin with '.' or '-'.",
+        )
+    return value
+
+
+def whole(value: Any, what: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise Invalid("FLX-1003", f"{what} must be a whole number of at least {least}, not {value!r}.")
+    return value
+
+
+def boolean(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise Invalid("FLX-1003", f"{what} must be True or False, not {value!r}.")
+    return value
+
+
+def text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise Invalid("FLX-1003", f"{what} must be text, not {value!r}.")
+    return value
+
+
+def texts(value: Any, what: str) -> tuple[str, ...]:
+    """One text or a list of them; a set is sorted, so that it reads the same each time."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise Invalid("FLX-1003", f"{what} must be a list of texts, not {value!r}.")
+    return tuple(value)
+
+
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Invalid("FLX-1003", f"{what} must be a dict with texts as keys, not {value!r}.")
+    return dict(value)
+
+
+def one_of(value: Any, choices: Iterable[str], what: str) -> str:
+    allowed = list(choices)
+    if value not in allowed:
+        meant = nearest(str(value), allowed)
+        hint = f"did you mean {meant!r}?" if meant else "it is one of " + ", ".join(allowed) + "."
+        raise Invalid("FLX-1003", f"{what} cannot be {value!r}: {hint}")
+    return str(value)
+
+
+def seconds(value: Any, what: str, positive: bool = False) -> float:
+    """A duration in seconds, from a timedelta, a number of seconds, or text like "90s", "1h30m", "2d"."""
+    found: float | None = None
+    if isinstance(value, dt.timedelta):
+        found = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        found = float(value)
+    elif isinstance(value, str) and DURATION.fullmatch(value):
+        found = sum(float(number) * SECONDS[unit] for number, unit in DURATION_PART.findall(value))
+    if found is None or not 0 <= found < float("inf") or (positive and found == 0):
+        least = "more than zero" if positive else "zero or more"
+        raise Invalid(
+            "FLX-1007",
+            f'{what} must be {least}: a timedelta, a number of seconds, or text like "1h30m", not {value!r}.',
+        )
+    return found
+
+
+def duration(value: Any, what: str) -> float:
+    """A duration in seconds that is more than zero."""
+    return seconds(value, what, positive=True)
+
+
+def optional(check: Callable[[Any, str], T], value: Any, what: str) -> T | None:
+    """None, or what the check makes of the value."""
+    return None if value is None else check(value, what)
+
+
+def zone(value: Any, what: str) -> ZoneInfo:
+    """A time zone by its IANA name, or as a tzinfo that has one."""
+    name = value if isinstance(value, str) else getattr(value, "key", None) or getattr(value, "name", None)
+    if value is dt.UTC:
+        name = "UTC"
+    try:
+        return ZoneInfo(name)  # type: ignore[arg-type]  # the except below is the check
+    except (KeyError, ValueError, TypeError, OSError):
+        raise Invalid(
+            "FLX-1005",
+            f"{what} {value!r} is not a time zone that is known here: give a name like 'Europe/Paris' or 'UTC'.",
+        ) from None
+
+
+def moment(value: Any, tz: dt.tzinfo, what: str) -> dt.datetime | None:
+    """A point in time in UTC, from a datetime, a date or ISO 8601 text; without an offset it is read in `tz`."""
+    if value is None:
+        return None
+    found = value
+    if isinstance(value, str):
+        try:
+            found = dt.datetime.fromisoformat(value.strip())
+        except ValueError:
+            found = None
+    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        found = dt.datetime(value.year, value.month, value.day)
+    if not isinstance(found, dt.datetime):
+        raise Invalid("FLX-1006", f"{what} {value!r} is not a date: give a datetime or text like '2026-01-31T06:00'.")
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=tz)
+    return found.astimezone(dt.UTC)
+
+
+def utc_text(moment: dt.datetime) -> str:
+    """RFC 3339 in UTC, ending in Z."""
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,182 @@
+"""Running one task in this process: render, execute, collect the XComs, and say in one dict how it ended.
+
+The outcome is what core.events.AttemptEnded describes. Nothing that a task does raises out of `run`.
+"""
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fluxd.authoring import traces
+from fluxd.authoring.context import Context, make_context
+from fluxd.authoring.current import running
+from fluxd.authoring.operator import BaseOperator
+from fluxd.authoring.outcomes import FailTask, SkipTask, TaskTerminated, TaskTimeout
+from fluxd.authoring.references import RETURN_VALUE
+from fluxd.authoring.requests import Command, Wait
+from fluxd.authoring.sensor import BaseSensor
+from fluxd.authoring.spec import shown
+from fluxd.authoring.template import renderer_of
+from fluxd.errors import FluxError, Invalid, NotFound
+from fluxd.sensors import SHIPPED
+
+if TYPE_CHECKING:
+    from fluxd.authoring.dag import DAG
+
+Outcome = dict[str, Any]
+# Becomes the command and never returns; `rendered` is to be kept first, for nobody can tell it afterwards.
+Replace = Callable[[Command, dict[str, Any]], NoReturn]
+
+
+def run(
+    dag: "DAG", task_id: str, context: Mapping[str, Any], *, replace: Replace | None = None, local: bool = False
+) -> Outcome:
+    """Run one task of a dag; `context` is what the daemon gave for it (see runner/protocol.py).
+
+    `replace`, where given, lets a command take the place of this process. `local`: there is no daemon that could wait
+    in a sensor's place.
+    """
+    attempt = Attempt(dag, task_id, context, replace, local)
+    token = running.set(None)
+    try:
+        return attempt.run()
+    finally:
+        running.reset(token)
+
+
+class Attempt:
+    """One task being run."""
+
+    def __init__(
+        self, dag: "DAG", task_id: str, given: Mapping[str, Any], replace: Replace | None, local: bool
+    ) -> None:
+        self.dag, self.task_id, self.given, self.replace, self.local = dag, task_id, given, replace, local
+        self.operator: BaseOperator | None = None
+        self.context: Context | None = None
+        self.rendered: dict[str, Any] = {}
+
+    def run(self) -> Outcome:
+        try:
+            outcome = self._perform()
+        except SkipTask as skip:
+            outcome = _ended("skipped", skip, str(skip) or "the task skipped itself", retry=False)
+            _say(f"Skipped: {skip}\n" if str(skip) else "Skipped.\n")
+        except TaskTerminated as stop:
+            self._on_kill()
+            outcome = _failed(stop, "FLX-3010: The task was told to stop and did.")
+        except FluxError as error:
+            _say(f"{error}\n")
+            outcome = _failed(error, str(error), retry=not isinstance(error, Invalid))
+        except TaskTimeout as error:
+            _say(f"{error}\n")
+            outcome = _failed(error, f"FLX-3040: {error}")
+        except FailTask as error:
+            _say(traces.formatted(error))
+            outcome = _failed(error, traces.sentence(error), retry=False)
+        except SystemExit as exit_:
+            if exit_.code in (None, 0):
+                outcome = {"state": "success"}
+            else:
+                _say(traces.formatted(exit_))
+                outcome = _failed(exit_, f"the task called sys.exit({exit_.code!r})")
+        except KeyboardInterrupt:
+            if self.local:
+                raise
+            outcome = {
+                "state": "failed",
+                "error": {"type": "KeyboardInterrupt", "message": "interrupted", "retry": True},
+            }
+        except BaseException as error:
+            _say(traces.formatted(error))
+            outcome = _failed(error, traces.sentence(error))
+        pushed = self.context["ti"].xcoms.pushed if self.context is not None else {}
+        if outcome["state"] in ("success", "skipped"):
+            outcome["xcoms"] = [[key, value] for key, value in pushed.items()]
+        outcome["rendered"] = self.rendered
+        return outcome
+
+    def _perform(self) -> Outcome:
+        task = self.dag.tasks.get(self.task_id)
+        if task is None:
+            raise NotFound("FLX-3013", f"Dag {self.dag.dag_id!r} has no task {self.task_id!r}.")
+        context = self.context = make_context(self.dag, self.task_id, self.given)
+        running.set(context)
+        operator = self.operator = renderer_of(self.dag).operator(task, context) if task.template_fields else task
+        context["task"] = context["ti"].task = operator
+        self.rendered = {name: shown(getattr(operator, name)) for name in operator.template_fields}
+        if (
+            isinstance(operator, BaseSensor)
+            and not self.local
+            and SHIPPED.get(type(operator).__name__) is type(operator)
+        ):
+            return {"state": "waiting", "wait": dataclasses.asdict(operator.wait(context))}
+        result = operator.execute(context)
+        if inspect.isawaitable(result):
+            import asyncio
+
+            result = asyncio.run(_awaited(result))
+        if isinstance(result, Command):
+            return self._command(result)
+        if isinstance(result, Wait):
+            return {"state": "waiting", "wait": dataclasses.asdict(result)}
+        self._push(operator, result)
+        return {"state": "success"}
+
+    def _command(self, command: Command) -> Outcome:
+        if self.replace is not None:
+            self.replace(command, self.rendered)
+        code, last_line = command.run()
+        if code in command.skip_on_exit_code:
+            raise SkipTask(f"the command ended with exit code {code}")
+        if code:
+            ended = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+            return {
+                "state": "failed",
+                "error": {"type": "CommandFailed", "message": f"FLX-3014: The command {ended}.", "retry": True},
+            }
+        if last_line is not None and self.context is not None:
+            self.context["ti"].xcoms.pushed[RETURN_VALUE] = last_line
+        return {"state": "success"}
+
+    def _push(self, operator: BaseOperator, result: Any) -> None:
+        if result is None or self.context is None:
+            return
+        ti = self.context["ti"]
+        if getattr(operator, "multiple_outputs", False):
+            if not isinstance(result, dict):
+                raise Invalid(
+                    "FLX-3015",
+                    f"Task {self.task_id!r} has multiple_outputs=True and returned {type(result).__name__}: return a dict.",
+                )
+            for key, value in result.items():
+                ti.xcom_push(key, value)
+        ti.xcom_push(RETURN_VALUE, result)
+
+    def _on_kill(self) -> None:
+        if self.operator is None:
+            return
+        try:
+            self.operator.on_kill()
+        except Exception as error:
+            _say(traces.formatted(error))
+
+
+def _say(text: str) -> None:
+    """Add to the log, which is what stderr is."""
+    sys.stdout.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _failed(error: BaseException, message: str, retry: bool = True) -> Outcome:
+    return _ended("failed", error, message, retry)
+
+
+def _ended(state: str, error: BaseException, message: str, retry: bool) -> Outcome:
+    return {"state": state, "error": {"type": type(error).__name__, "message": message, "retry": retry}}

@@ -1,0 +1,135 @@
+"""What a running task knows of itself: `ti`, `dag_run`, and the values that the tasks of its run exchange."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fluxd.authoring import daemon
+from fluxd.authoring.jsonvalue import SIZE_MAX_KB, to_json
+from fluxd.authoring.references import RETURN_VALUE
+from fluxd.errors import Invalid
+
+if TYPE_CHECKING:
+    from fluxd.authoring.operator import BaseOperator
+
+MISSING: Any = object()
+
+
+@dataclass
+class DagRun:
+    """The run that a task belongs to; times in the zone of the dag."""
+
+    dag_id: str
+    run_id: str
+    run_type: str
+    logical_date: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+    conf: dict[str, Any]
+    queued_at: datetime | None = None
+
+    @property
+    def execution_date(self) -> datetime:
+        return self.logical_date
+
+    @property
+    def external_trigger(self) -> bool:
+        return self.run_type == "manual"
+
+
+@dataclass
+class XComStore:
+    """The values of a run that this attempt can see: those of its direct upstreams are at hand, others are asked for."""
+
+    dag_id: str
+    run_id: str
+    socket: str | None
+    at_hand: dict[str, dict[str, Any]]
+    pushed: dict[str, Any] = field(default_factory=dict)
+    size_max_kb: int = SIZE_MAX_KB
+
+    def pull(self, task_id: str, key: str) -> Any:
+        """The value, or MISSING."""
+        if task_id in self.at_hand:
+            return self.at_hand[task_id].get(key, MISSING)
+        if self.socket is None:
+            return MISSING
+        path = "/".join(map(daemon.segment, ("dags", self.dag_id, "runs", self.run_id, "tasks", task_id, "xcoms", key)))
+        answer = daemon.get(self.socket, f"/{path}")
+        return MISSING if answer is None else answer["value"]
+
+
+@dataclass
+class TaskInstance:
+    """This task in this run: `ti` and `task_instance` in templates and functions."""
+
+    task: "BaseOperator"
+    run: DagRun
+    map_index: int
+    try_number: int
+    max_tries: int
+    xcoms: XComStore
+    started_at: datetime | None = None
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
+
+    @property
+    def dag_id(self) -> str:
+        return self.run.dag_id
+
+    @property
+    def run_id(self) -> str:
+        return self.run.run_id
+
+    @property
+    def logical_date(self) -> datetime:
+        return self.run.logical_date
+
+    @property
+    def execution_date(self) -> datetime:
+        return self.run.logical_date
+
+    @property
+    def dag_run(self) -> DagRun:
+        return self.run
+
+    @property
+    def start_date(self) -> datetime | None:
+        return self.started_at
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep a value under `key` for other tasks of this run; it is stored when this try ends in success or skip.
+
+        Raises Invalid FLX-3004 when it has no JSON form, FLX-3005 when it is too large.
+        """
+        if not isinstance(key, str) or not key or len(key) > 250 or "\0" in key:
+            raise Invalid("FLX-3019", f"The key of an XCom is text of 1 to 250 characters, not {key!r:.80}.")
+        what = (
+            f"The XCom {key!r} of task {self.task_id!r}"
+            if key != RETURN_VALUE
+            else f"What task {self.task_id!r} returned"
+        )
+        self.xcoms.pushed[key] = to_json(value, what, self.xcoms.size_max_kb)
+
+    def xcom_pull(
+        self, task_ids: str | Iterable[str] | None = None, key: str = RETURN_VALUE, default: Any = None, **other: Any
+    ) -> Any:
+        """What a task of this run returned or pushed under `key`; `default` where it did not.
+
+        With a list of tasks a list of their values. Without task_ids: of the direct upstreams, the first that has it.
+        """
+        for name in other:
+            raise Invalid("FLX-3020", f"xcom_pull() takes no argument {name!r}: it takes task_ids, key and default.")
+        if isinstance(task_ids, str):
+            if task_ids == self.task_id:
+                found = self.xcoms.pushed.get(key, MISSING)
+            else:
+                found = self.xcoms.pull(task_ids, key)
+            return default if found is MISSING else found
+        if task_ids is None:
+            values: Iterable[Mapping[str, Any]] = self.xcoms.at_hand.values()
+            return next((of_task[key] for of_task in values if key in of_task), default)
+        return [self.xcom_pull(task_id, key, default) for task_id in task_ids]

@@ -1,0 +1,185 @@
+"""What the scheduler asks of the world.
+
+One `Turn` is the answer to one call of `Scheduler.handle`: first everything that must be in Postgres (`saves`, each
+row at most once, in its last form), then everything that is done only after it is there (`acts`). A turn can be
+saved twice with the same effect as once: the engine repeats it when it does not know whether a commit arrived.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from fluxd.core.model import Attempt, Instance, Run, State
+from fluxd.core.spec import DagSpec
+from fluxd.errors import FluxError
+
+
+@dataclass(frozen=True, slots=True)
+class XCom:
+    run_number: int
+    task_id: str
+    map_index: int
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Ticks that will have no run, as one range: `count` ticks, due from `first` to `last`, both included."""
+
+    dag_id: str
+    first: datetime
+    last: datetime
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DagCursor:
+    """Where a dag's timetable stands: the next tick that has neither run nor skip (None: no more)."""
+
+    dag_id: str
+    next_due_at: datetime | None
+    paused: bool
+    forgotten: bool = False
+
+
+@dataclass(slots=True)
+class Saves:
+    """All that must be stored before anything is done. Rows are snapshots: nobody changes them afterwards."""
+
+    runs: list[Run] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    xcoms: list[XCom] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    cursors: list[DagCursor] = field(default_factory=list)
+    # Cleared instances: their XComs are deleted (before `xcoms` are written).
+    xcoms_dropped: list[tuple[int, str, int]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.runs
+            or self.instances
+            or self.attempts
+            or self.xcoms
+            or self.skips
+            or self.cursors
+            or self.xcoms_dropped
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Start a process for this attempt. `run`, `instance`, `version_id` say what; the executor knows how."""
+
+    fence: int
+    run: Run
+    instance: Instance
+    version_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillAttempt:
+    """End the process of this attempt: TERM, then KILL. The end is told by AttemptEnded."""
+
+    fence: int
+    reason: str  # cancel | restart | timeout | success | fail | skip
+
+
+@dataclass(frozen=True, slots=True)
+class BeginWait:
+    """Poll for this until it ends or `until` (UTC). `request`: {"sensor", "args", "poke_interval", "soft_fail"}."""
+
+    fence: int
+    run: Run
+    instance: Instance
+    request: dict[str, Any]
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndWait:
+    """Nobody waits for this any more."""
+
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class AckAttempt:
+    """The result of this attempt is stored (or is not wanted): the runner may forget it."""
+
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to the event with this `request` number: a value, or an error."""
+
+    request: int
+    value: Any = None
+    error: FluxError | None = None
+
+
+Act = StartAttempt | KillAttempt | BeginWait | EndWait | AckAttempt | Reply
+
+
+@dataclass(slots=True)
+class Turn:
+    saves: Saves = field(default_factory=Saves)
+    acts: list[Act] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class DagRow:
+    """A dag as the database has it, for recovery.
+
+    `seen_before`: its timetable has stood somewhere: it has a next tick, a scheduled run or a skip. If not, it begins now.
+    """
+
+    spec: DagSpec
+    version_id: int
+    paused: bool
+    next_due_at: datetime | None
+    seen_before: bool = True
+    removed: bool = False
+
+
+@dataclass(slots=True)
+class PastRun:
+    """How the tasks of a finished scheduled run ended, for tasks that depend on it (`depends_on_past`)."""
+
+    dag_id: str
+    due_at: datetime
+    logical_date: datetime
+    states: dict[str, State] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Revived:
+    """A finished run brought back to memory so that some of it can run again."""
+
+    run: Run
+    spec: DagSpec
+    instances: list[Instance]
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that the scheduler must know at start: the live part of the database.
+
+    `versions` holds the specs that live runs are pinned to. `attempts` are the live ones.
+    `last_run_number` and `last_fence` are the greatest ever given. `past`: per dag the newest finished scheduled run
+    (its `states` may stay empty where no task has depends_on_past), and, for dags with depends_on_past, those finished
+    runs that come directly before a live one.
+    """
+
+    dags: list[DagRow] = field(default_factory=list)
+    versions: dict[int, DagSpec] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    pools: dict[str, int] = field(default_factory=dict)
+    past: list[PastRun] = field(default_factory=list)
+    last_run_number: int = 0
+    last_fence: int = 0

@@ -1,0 +1,290 @@
+"""Attempts start, end, wait and get lost; what that makes of their task instance.
+
+A message names its attempt by the fence. An attempt that is not live any more, or never was, is answered with an
+acknowledgement and changes nothing.
+"""
+
+import signal
+from datetime import datetime, timedelta
+from typing import Any
+
+from fluxd.core.commands import AckAttempt, BeginWait, EndWait, KillAttempt
+from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
+from fluxd.core.live import LiveRun, Node
+from fluxd.core.memory import Memory
+from fluxd.core.model import AttemptState, Intent, State
+from fluxd.core.progress import REASON_MAX, unfinished
+from fluxd.core.timers import Timer
+from fluxd.core.timetable import seconds_in_words
+
+# Back-off never waits longer than this where the task names no max_retry_delay.
+RETRY_DELAY_MAX_S = 86400.0
+FINAL: dict[Intent, tuple[State, AttemptState]] = {
+    Intent.CANCEL: (State.CANCELLED, AttemptState.CANCELLED),
+    Intent.RESTART: (State.NONE, AttemptState.CANCELLED),
+    Intent.SUCCESS: (State.SUCCESS, AttemptState.CANCELLED),
+    Intent.FAIL: (State.FAILED, AttemptState.CANCELLED),
+    Intent.SKIP: (State.SKIPPED, AttemptState.CANCELLED),
+}
+ENDED = {"success": State.SUCCESS, "skipped": State.SKIPPED}
+
+
+def started(memory: Memory, event: AttemptStarted) -> None:
+    """The process of an attempt runs."""
+    node = memory.attempts.get(event.fence)
+    if node is None or node.attempt is None or node.attempt.state is not AttemptState.QUEUED:
+        return
+    attempt, instance = node.attempt, node.instance
+    attempt.state = AttemptState.RUNNING
+    attempt.pid = event.pid
+    attempt.started_at = instance.started_at = event.at
+    memory.touch_attempt(attempt)
+    memory.touch(node)
+    if instance.state is State.QUEUED:
+        memory.move(node, State.RUNNING)
+        memory.watch_attempt(node)
+
+
+def ended(memory: Memory, event: AttemptEnded, now: datetime) -> None:
+    """The process of an attempt is gone."""
+    memory.act(AckAttempt(event.fence))
+    node = memory.attempts.get(event.fence)
+    if node is None or node.attempt is None or node.attempt.state is AttemptState.WAITING:
+        return
+    attempt, instance = node.attempt, node.instance
+    outcome = event.outcome or {}
+    attempt.pid = event.pid if event.pid is not None else attempt.pid
+    attempt.started_at = instance.started_at = event.started_at or attempt.started_at or event.ended_at
+    attempt.exit_code, attempt.signal, attempt.usage = event.exit_code, event.signal, event.usage
+    attempt.rendered = outcome.get("rendered")
+    state = outcome.get("state")
+    if instance.intent is not Intent.RESTART:
+        for name, value in outcome.get("xcoms") or ():
+            memory.keep_xcom(instance.key, name, value)
+    if _as_told(memory, node, state, event.ended_at):
+        return
+    if state == "waiting":
+        _begin_wait(memory, node, outcome.get("wait") or {}, now)
+    elif state in ENDED:
+        finish(memory, node, ENDED[state], event.ended_at)
+    else:
+        error = outcome.get("error") or {}
+        retry = error.get("retry", True) is not False
+        fail(memory, node, _failure(event, node, error), event.ended_at, now, retry=retry)
+
+
+def lost(memory: Memory, event: AttemptLost, now: datetime) -> None:
+    """The process of an attempt is proved gone and left no result."""
+    memory.act(AckAttempt(event.fence))
+    node = memory.attempts.get(event.fence)
+    if node is None or node.attempt is None or node.attempt.state is AttemptState.WAITING:
+        return
+    if _as_told(memory, node, None, event.at):
+        return
+    reason = f"FLX-3504: The process was lost: {event.evidence}"
+    fail(memory, node, reason, event.at, now, attempt_state=AttemptState.LOST)
+
+
+def _as_told(memory: Memory, node: Node, state: str | None, at: datetime) -> bool:
+    """The end of an attempt that had been told to stop. A true end that came first counts, except for a restart."""
+    instance = node.instance
+    intent = instance.intent
+    if intent is None or intent is Intent.TIMEOUT:
+        return False
+    if intent is Intent.CANCEL and state in ENDED:
+        return False
+    final, attempt_state = FINAL[intent]
+    reason = instance.reason
+    memory.end_attempt(node, attempt_state, at, reason)
+    if intent is Intent.RESTART:
+        reset(memory, node)
+        return True
+    instance.intent = None
+    instance.ended_at = at
+    memory.move(node, final)
+    return True
+
+
+def _begin_wait(memory: Memory, node: Node, request: dict[str, Any], now: datetime) -> None:
+    """The attempt's process has handed its question back: the daemon polls from here."""
+    instance, attempt = node.instance, node.attempt
+    assert attempt is not None
+    attempt.state = AttemptState.WAITING
+    memory.touch_attempt(attempt)
+    instance.intent = None
+    instance.reason = None
+    instance.wait = request
+    timeout = request.get("timeout")
+    if instance.wait_until is None and timeout is not None:
+        instance.wait_until = now + timedelta(seconds=float(timeout))
+    memory.move(node, State.WAITING)
+    memory.watch_attempt(node)
+    memory.act(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request, instance.wait_until))
+
+
+def wait_ended(memory: Memory, event: WaitEnded, now: datetime) -> None:
+    """What a waiting instance waited for has come, or never will."""
+    node = memory.attempts.get(event.fence)
+    if node is None or node.instance.state is not State.WAITING:
+        return
+    for name, value in event.xcoms:
+        memory.keep_xcom(node.instance.key, name, value)
+    if event.state in ENDED:
+        node.instance.reason = event.error
+        finish(memory, node, ENDED[event.state], event.at)
+    else:
+        until = node.instance.wait_until
+        in_time = until is None or now < until
+        fail(memory, node, event.error or "the sensor failed without a word", event.at, now, retry=in_time)
+
+
+def wait_over(memory: Memory, fence: int, now: datetime) -> None:
+    """The deadline of a waiting instance has passed. It is not tried again: it had its time."""
+    node = memory.attempts[fence]
+    instance, request = node.instance, node.instance.wait or {}
+    memory.act(EndWait(fence))
+    waited = request.get("timeout")
+    limit = "its deadline" if waited is None else f"its timeout of {seconds_in_words(float(waited))}"
+    reason = f"FLX-3505: {request.get('sensor', 'The sensor')} waited until {limit} and what it waits for never came"
+    if request.get("soft_fail"):
+        instance.reason = reason
+        finish(memory, node, State.SKIPPED, now)
+    else:
+        fail(memory, node, reason, now, now, retry=False)
+
+
+def time_out(memory: Memory, fence: int) -> None:
+    """An attempt has run longer than its execution_timeout: it is told to stop; its end makes it a failed try."""
+    node = memory.attempts[fence]
+    node.instance.intent = Intent.TIMEOUT
+    memory.touch(node)
+    memory.act(KillAttempt(fence, Intent.TIMEOUT))
+
+
+def run_time_out(memory: Memory, live: LiveRun, now: datetime) -> None:
+    """A run has taken longer than its dagrun_timeout: what has not ended is cancelled, and so the run fails."""
+    limit = seconds_in_words(live.spec.dagrun_timeout or 0)
+    live.run.reason = f"FLX-3506: The run took longer than its dagrun_timeout of {limit}"
+    memory.touch_run(live)
+    cancel_unfinished(memory, live, live.run.reason, now)
+
+
+def cancel_unfinished(memory: Memory, live: LiveRun, reason: str, now: datetime) -> None:
+    """Everything of a run that has not ended is cancelled; a process is told to stop first."""
+    for node in unfinished(live):
+        stop(memory, node, Intent.CANCEL, reason, now)
+
+
+def stop(memory: Memory, node: Node, intent: Intent, reason: str, now: datetime) -> None:
+    """End an instance that has not ended: at once where it holds no process, else after its process is dead."""
+    instance, attempt = node.instance, node.attempt
+    if attempt is not None and attempt.state is not AttemptState.WAITING:
+        instance.intent = intent
+        instance.reason = reason
+        if intent is Intent.RESTART and instance.state is not State.RESTARTING:
+            memory.move(node, State.RESTARTING)
+        memory.touch(node)
+        memory.act(KillAttempt(attempt.fence, intent))
+        return
+    final, attempt_state = FINAL[intent]
+    if attempt is not None:
+        memory.act(EndWait(attempt.fence))
+        memory.end_attempt(node, attempt_state, now, reason)
+    if intent is Intent.RESTART:
+        reset(memory, node)
+        return
+    _forget_try(node)
+    instance.reason = reason
+    instance.ended_at = now
+    memory.move(node, final)
+
+
+def reset(memory: Memory, node: Node) -> None:
+    """Back to the start: as if it had not run, but its tries stay counted and its next ones are its full number."""
+    instance = node.instance
+    _forget_try(node)
+    instance.wait_until = instance.reason = instance.queued_at = instance.started_at = instance.ended_at = None
+    instance.max_tries = instance.try_number + 1 + node.task.retries
+    memory.drop_xcoms(instance.key)
+    if instance.state is State.NONE:
+        memory.touch(node)
+        memory.to_judge.append(node)
+    else:
+        memory.move(node, State.NONE)
+
+
+def _forget_try(node: Node) -> None:
+    instance = node.instance
+    instance.intent = instance.retry_at = instance.wait = None
+
+
+def finish(memory: Memory, node: Node, state: State, at: datetime) -> None:
+    """An instance has ended well: success or skipped."""
+    instance = node.instance
+    _forget_try(node)
+    instance.wait_until = None
+    instance.ended_at = at
+    if state is State.SUCCESS:
+        instance.reason = None
+    memory.end_attempt(node, AttemptState(state.value), at, instance.reason)
+    memory.move(node, state)
+
+
+def fail(
+    memory: Memory,
+    node: Node,
+    reason: str,
+    at: datetime,
+    now: datetime,
+    *,
+    retry: bool = True,
+    attempt_state: AttemptState = AttemptState.FAILED,
+) -> None:
+    """A try has failed: another one follows if there are any left."""
+    instance = node.instance
+    reason = reason[:REASON_MAX]
+    memory.end_attempt(node, attempt_state, at, reason)
+    _forget_try(node)
+    instance.reason = reason
+    instance.ended_at = at
+    if not retry or instance.try_number >= instance.max_tries:
+        instance.wait_until = None
+        memory.move(node, State.FAILED)
+        return
+    instance.retry_at = now + timedelta(seconds=retry_delay(node))
+    memory.move(node, State.UP_FOR_RETRY)
+    memory.timers.push(instance.retry_at, Timer.RETRY, instance.key)
+
+
+def retry_delay(node: Node) -> float:
+    """How long to wait after this try, in seconds: doubled with each one where the task backs off."""
+    task = node.task
+    delay = max(0.0, task.retry_delay)
+    if task.retry_exponential_backoff:
+        delay = min(delay * 2.0 ** min(node.instance.try_number - 1, 60), RETRY_DELAY_MAX_S)
+    return delay if task.max_retry_delay is None else min(delay, max(0.0, task.max_retry_delay))
+
+
+def retry_now(memory: Memory, node: Node) -> None:
+    """The delay after a failed try is over."""
+    node.instance.retry_at = None
+    memory.move(node, State.SCHEDULED)
+    memory.lanes.add(node)
+
+
+def _failure(event: AttemptEnded, node: Node, error: dict[str, Any]) -> str:
+    """Why a try failed, in words."""
+    task = node.task
+    if node.instance.intent is Intent.TIMEOUT:
+        limit = seconds_in_words(task.execution_timeout or 0)
+        return f"FLX-3503: Task {task.task_id!r} ran longer than its execution_timeout of {limit} and was ended"
+    if error:
+        kind, message = error.get("type"), error.get("message")
+        return ": ".join(str(part) for part in (kind, message) if part) or "the task failed without a word"
+    if event.signal is not None:
+        try:
+            name = signal.Signals(event.signal).name
+        except ValueError:
+            name = "unknown"
+        return f"FLX-3502: The process was ended by signal {event.signal} ({name}) and left no result"
+    return f"FLX-3501: The process ended with exit code {event.exit_code} and left no result"

@@ -1,0 +1,67 @@
+"""Why does it not run? For every task instance of a live run that has not ended: the reason, and what would free it."""
+
+from dataclasses import dataclass
+
+from fluxd.core.limits import Limits, Usage
+from fluxd.core.live import LiveRun, Node
+from fluxd.core.memory import Memory
+from fluxd.core.model import FINISHED, RunState, State
+from fluxd.core.progress import blocked_by_past
+from fluxd.core.rules import COLUMN, Verdict, judge
+from fluxd.core.timetable import rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One instance that has not ended, and why, in words."""
+
+    task_id: str
+    map_index: int
+    state: State
+    words: str
+
+
+def explain(memory: Memory, live: LiveRun) -> list[Explanation]:
+    """In topological order; what runs is said to run."""
+    limits = Limits(memory.parallelism, memory.pools, Usage(memory.occupying.values()))
+    return [
+        Explanation(node.task.task_id, node.instance.map_index, node.instance.state, _words(node, limits))
+        for node in live.nodes
+        if node.instance.state not in FINISHED
+    ]
+
+
+def _words(node: Node, limits: Limits) -> str:
+    instance, run = node.instance, node.live.run
+    if instance.intent is not None:
+        return f"its process was told to stop ({instance.intent}); it goes on when the process is gone"
+    match instance.state:
+        case State.NONE:
+            return _not_ready(node)
+        case State.SCHEDULED:
+            return "ready; " + (limits.closed(node) or "it starts in the next turn")
+        case State.QUEUED:
+            return f"its process was asked for at {rfc3339(instance.queued_at or run.queued_at)} and is being started"
+        case State.RUNNING:
+            return f"it runs since {rfc3339(instance.started_at or run.queued_at)}"
+        case State.UP_FOR_RETRY:
+            at = "soon" if instance.retry_at is None else f"at {rfc3339(instance.retry_at)}"
+            return f"try {instance.try_number} of {instance.max_tries} failed ({instance.reason}); the next begins {at}"
+        case State.WAITING:
+            sensor = (instance.wait or {}).get("sensor", "a sensor")
+            until = "" if instance.wait_until is None else f", until {rfc3339(instance.wait_until)} at most"
+            return f"it waits for {sensor}{until}"
+        case _:
+            return f"it is {instance.state}"
+
+
+def _not_ready(node: Node) -> str:
+    live = node.live
+    if live.run.state is RunState.QUEUED:
+        active, limit = len(live.dag.running), live.dag.spec.max_active_runs
+        return f"its run is queued: {active} runs of the dag are active, its max_active_runs is {limit}"
+    if judge(node.rule, node.upstream, node.counts) is Verdict.RUN:
+        return blocked_by_past(node) or "it is ready and starts in the next turn"
+    waiting = [up.task.task_id for up in live.upstream(node) if not COLUMN[up.instance.state]]
+    shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
+    return f"it waits for {shown} (trigger rule {node.task.trigger_rule})"

@@ -1,0 +1,202 @@
+"""What people ask for: trigger, cancel, clear, mark. Each is answered by a Reply, with a value or with a FluxError."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from fluxd.core.begin import add_new_run
+from fluxd.core.commands import Revived
+from fluxd.core.dags import known_dag
+from fluxd.core.endings import cancel_unfinished, reset, stop
+from fluxd.core.events import CancelRun, ClearTasks, Interrupt, MarkTasks, TriggerRun
+from fluxd.core.live import Dag, LiveRun, Node
+from fluxd.core.memory import Memory
+from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, Intent, Run, RunState, State
+from fluxd.core.progress import end_run
+from fluxd.core.timetable import NO_TIMETABLE
+from fluxd.errors import Invalid, NotFound, Refused
+
+RUN_ID = re.compile(r"[A-Za-z0-9_:+@~][A-Za-z0-9_.:+@~-]{0,199}")
+SCHEDULED_PREFIX = "scheduled__"
+MARKS = {State.SUCCESS: Intent.SUCCESS, State.FAILED: Intent.FAIL, State.SKIPPED: Intent.SKIP}
+NOT_WELL = frozenset({State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED})
+
+
+def trigger(memory: Memory, event: TriggerRun, now: datetime) -> None:
+    """A run that a person asks for. It starts at once, or when max_active_runs allows."""
+    dag = known_dag(memory, event.dag_id)
+    if dag.removed:
+        raise Refused(
+            "FLX-4202", f"Dag {event.dag_id!r} cannot be triggered: its file is gone; put it back into the dags folder."
+        )
+    run_id = event.run_id or _manual_run_id(memory, dag, now)
+    _check_run_id(event.run_id)
+    if event.taken or (dag.dag_id, run_id) in memory.run_ids:
+        raise Refused("FLX-4203", f"Dag {dag.dag_id!r} has a run {run_id!r} already: choose another run id.")
+    start, end = dag.timetable.covered_by_manual(event.logical_date, now)
+    live = add_new_run(
+        memory,
+        dag,
+        Run(
+            number=0,
+            dag_id=dag.dag_id,
+            run_id=run_id,
+            run_type="manual",
+            state=RunState.QUEUED,
+            version_id=dag.version_id,
+            logical_date=event.logical_date or now,
+            data_interval_start=start,
+            data_interval_end=end,
+            due_at=None,
+            queued_at=now,
+            conf=event.conf,
+            created_by=event.by,
+        ),
+    )
+    memory.to_advance[dag.dag_id] = dag
+    memory.reply_run(event.request, live)
+
+
+def _check_run_id(run_id: str | None) -> None:
+    if run_id is None:
+        return
+    if not RUN_ID.fullmatch(run_id):
+        raise Invalid(
+            "FLX-4204",
+            f"The run id {run_id[:80]!r} cannot be used: it is 1 to 200 of the characters A-Z a-z 0-9 _ . : + @ ~ - "
+            "and begins with neither . nor -.",
+        )
+    if run_id.startswith(SCHEDULED_PREFIX):
+        raise Invalid(
+            "FLX-4205", f"The run id {run_id!r} is of the kind that only the timetable gives: choose another beginning."
+        )
+
+
+def _manual_run_id(memory: Memory, dag: Dag, now: datetime) -> str:
+    """A name from the time of asking; two that ask within one microsecond get different ones."""
+    at = now
+    if memory.manual_stamp is not None and at <= memory.manual_stamp < at + timedelta(seconds=1):
+        at = memory.manual_stamp + timedelta(microseconds=1)
+    memory.manual_stamp = at
+    at = at.astimezone(UTC)
+    return f"manual__{at:%Y%m%dT%H%M%S}.{at.microsecond:06}Z"
+
+
+def cancel(memory: Memory, event: CancelRun, now: datetime) -> None:
+    """Stop a live run: nothing of it starts any more, its processes are ended, then it is cancelled."""
+    live = memory.runs.get(event.run_number)
+    if live is None:
+        raise Refused("FLX-4206", "The run has ended already: there is nothing to cancel.")
+    if not live.run.cancelling:
+        live.run.cancelling = True
+        live.run.reason = f"cancelled by {event.by}"
+        memory.touch_run(live)
+    cancel_unfinished(memory, live, live.run.reason or "cancelled", now)
+    if not live.open:
+        memory.to_close[live.run.number] = live
+    memory.reply_run(event.request, live)
+
+
+def clear(memory: Memory, event: ClearTasks, now: datetime) -> None:
+    """Run tasks again, with what is behind them; the run becomes live again if it had ended."""
+    live = _live(memory, event.run_number, event.revive)
+    nodes = _chosen(live, event.keys)
+    if event.downstream:
+        nodes = live.below(nodes)
+    if event.only_failed:
+        nodes = [node for node in nodes if node.instance.state in NOT_WELL]
+    nodes = [node for node in nodes if node.instance.state is not State.NONE]
+    if nodes:
+        _reopen(memory, live, now)
+    for node in nodes:
+        if node.instance.state in FINISHED:
+            reset(memory, node)
+        else:
+            stop(memory, node, Intent.RESTART, f"cleared by {event.by}", now)
+    memory.reply(event.request, {"cleared": [list(node.key[1:]) for node in nodes]})
+
+
+def mark(memory: Memory, event: MarkTasks, now: datetime) -> None:
+    """A person says how tasks ended. What was given up because of them is decided anew."""
+    intent = MARKS.get(event.state)
+    if intent is None:
+        raise Invalid("FLX-4207", f"Tasks cannot be marked {event.state}: mark them success, failed or skipped.")
+    live = _live(memory, event.run_number, event.revive)
+    nodes = _chosen(live, event.keys)
+    changed = [node for node in nodes if node.instance.state is not event.state]
+    reason = f"marked {event.state} by {event.by}"
+    for node in changed:
+        if node.instance.state in FINISHED:
+            node.instance.reason = reason
+            memory.move(node, State(event.state))
+        else:
+            stop(memory, node, intent, reason, now)
+    for node in live.below(changed):
+        if node.instance.state is State.UPSTREAM_FAILED:
+            reset(memory, node)
+    if live.open or live.run.number in memory.runs:
+        _reopen(memory, live, now)
+    elif changed:
+        end_run(memory, live)
+        memory.remember_past(live)
+    memory.reply(event.request, {"marked": [list(node.key[1:]) for node in nodes]})
+
+
+def interrupt(memory: Memory, event: Interrupt, now: datetime) -> None:
+    """Start nothing more; end what runs, which fails without another try."""
+    memory.parallelism = 0
+    running = list(memory.occupying.values())
+    for node in running:
+        stop(memory, node, Intent.FAIL, INTERRUPTED, now)
+    memory.reply(event.request, {"ending": [list(node.key[1:]) for node in running]})
+
+
+def _live(memory: Memory, run_number: int, revive: Revived | None) -> LiveRun:
+    """The run in memory, or one made from the rows of a finished run."""
+    live = memory.runs.get(run_number)
+    if live is not None:
+        if live.run.cancelling:
+            raise Refused("FLX-4209", f"Run {live.run.run_id!r} is being cancelled: wait until it has ended.")
+        return live
+    if revive is None:
+        raise NotFound("FLX-4210", "There is no such run any more: fluxctl runs list shows those there are.")
+    run = revive.run.snapshot()
+    dag = memory.dags.get(run.dag_id)
+    if dag is None:
+        dag = Dag(revive.spec, run.version_id, memory.plan(run.version_id, revive.spec), NO_TIMETABLE, removed=True)
+        memory.dags[run.dag_id] = dag
+    instances = [instance.snapshot() for instance in revive.instances]
+    return LiveRun(run, revive.spec, memory.plan(run.version_id, revive.spec), dag, instances)
+
+
+INTERRUPTED = "FLX-3510: Interrupted: fluxd was stopped from its terminal while this ran; clear it to run it again."
+
+
+def _chosen(live: LiveRun, keys: tuple[InstanceKey, ...]) -> list[Node]:
+    if not keys:
+        return list(live.nodes)
+    nodes = []
+    for _, task_id, map_index in keys:
+        node = live.node(task_id)
+        if node is None or node.instance.map_index != map_index:
+            raise NotFound(
+                "FLX-4211", f"Run {live.run.run_id!r} has no task {task_id!r}: fluxctl tasks list shows those it has."
+            )
+        nodes.append(node)
+    return nodes
+
+
+def _reopen(memory: Memory, live: LiveRun, now: datetime) -> None:
+    """A run that had ended is live again: it waits for its turn like a new one."""
+    run = live.run
+    if run.state in RUN_FINISHED:
+        run.ended_at = run.started_at = run.reason = None
+        run.cancelling = False
+        run.queued_at = now
+        memory.move_run(live, RunState.QUEUED)
+        memory.add_run(live)
+        memory.to_advance[run.dag_id] = live.dag
+    elif run.reason is not None:  # it had timed out and was dying: it has its whole time again
+        run.reason = None
+        run.started_at = now
+        memory.touch_run(live)
+        memory.watch_run(live)

@@ -1,0 +1,177 @@
+"""How things look for people: tables, states by shape and colour, times in the local zone, durations.
+
+rich is imported only when a terminal looks at us; a pipe gets plain columns that nothing wraps or cuts.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+# State -> (shape, colour): the shape says it too, for eyes and terminals without colour.
+STATES: dict[str, tuple[str, str]] = {
+    "success": ("●", "green"),
+    "failed": ("✗", "red"),
+    "upstream_failed": ("⊘", "yellow"),
+    "running": ("▶", "cyan"),
+    "queued": ("◌", "blue"),
+    "scheduled": ("◌", "blue"),
+    "waiting": ("◷", "magenta"),
+    "up_for_retry": ("↻", "yellow"),
+    "restarting": ("↻", "cyan"),
+    "skipped": ("○", "bright_black"),
+    "cancelled": ("■", "bright_black"),
+    "removed": ("·", "bright_black"),
+    "none": ("·", "bright_black"),
+    "paused": ("‖", "bright_black"),
+    "lost": ("✗", "red"),
+    "ok": ("●", "green"),
+    "warn": ("▲", "yellow"),
+    "bad": ("✗", "red"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Styled:
+    """Text in a colour."""
+
+    text: str
+    style: str
+
+
+Cell = str | Styled | int | None
+
+
+def state(name: str | None) -> Styled:
+    """A state with its shape and colour."""
+    if name is None:
+        return Styled("·", "bright_black")
+    shape, colour = STATES.get(name, ("?", "red"))
+    return Styled(f"{shape} {name}", colour)
+
+
+def clean(text: str) -> str:
+    """Without control characters: what tasks and files say must not steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def instant(text: str | None) -> datetime | None:
+    """A time of the API."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def zone() -> str:
+    """The names of the local time zone, for the head of a column: CET/CEST."""
+    return "/".join(dict.fromkeys(time.tzname)) if time.daylight else time.tzname[0]
+
+
+def when(text: str | None) -> str:
+    """A time of the API in the local zone: 2026-01-02 07:00:00; minutes only where there are no seconds."""
+    at = instant(text)
+    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}".removesuffix(":00")
+
+
+def when_in_full(text: str | None) -> str:
+    """A time with its zone and how long ago it was: 2026-01-02 07:00:05 CET (3 m 20 s ago)."""
+    at = instant(text)
+    if at is None:
+        return ""
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    away = f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z} ({away})"
+
+
+def duration(seconds: float | None) -> str:
+    """0.04 s · 8.3 s · 42 s · 3 m 20 s · 2 h 05 m · 3 d 4 h."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole // 60 % 60:02d} m"
+    return f"{whole // 86400} d {whole // 3600 % 24} h"
+
+
+def took(started: str | None, ended: str | None) -> str:
+    """How long it ran, until now where it still does."""
+    begin, end = instant(started), instant(ended)
+    return "" if begin is None else duration(((end or datetime.now(UTC)) - begin).total_seconds())
+
+
+def covers(run: dict[str, Any]) -> str:
+    """What a run covers, in the local zone: 2026-01-01 → 2026-01-02."""
+    start, end = instant(run["data_interval_start"]), instant(run["data_interval_end"])
+    if start is None or end is None:
+        return ""
+    start, end = start.astimezone(), end.astimezone()
+    if start == end:
+        return when(run["data_interval_start"])
+    if start.time() == end.time() and start.date() != end.date():
+        clock = "" if (start.hour, start.minute, start.second) == (0, 0, 0) else f" {start:%H:%M}"
+        return f"{start:%Y-%m-%d} → {end:%Y-%m-%d}{clock}"
+    same_day = start.date() == end.date()
+    return f"{start:%Y-%m-%d %H:%M} → {end:%H:%M}" if same_day else f"{start:%Y-%m-%d %H:%M} → {end:%Y-%m-%d %H:%M}"
+
+
+def _plain(cell: Cell) -> str:
+    text = cell.text if isinstance(cell, Styled) else "" if cell is None else str(cell)
+    return clean(text)
+
+
+def out(text: str = "") -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], empty: str) -> None:
+    """Rows under their columns; the sentence `empty` where there are none."""
+    if not rows:
+        out(empty)
+    elif sys.stdout.isatty():
+        _rich_table(columns, rows)
+    else:
+        texts = [[_plain(cell).replace("\n", " ") for cell in row] for row in rows]
+        widths = [max(len(column), *(len(row[place]) for row in texts)) for place, column in enumerate(columns)]
+        for line in [list(columns), *texts]:
+            out("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        # The first column is what one copies into the next command: it is never cut.
+        grid.add_column(column, no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(_plain(cell), style=cell.style if isinstance(cell, Styled) else "") for cell in row))
+    Console(highlight=False).print(grid)
+
+
+def facts(pairs: Sequence[tuple[str, Cell]]) -> None:
+    """Names and values below one another; what is empty is left out."""
+    shown = [(name, value) for name, value in pairs if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0)
+    colours = sys.stdout.isatty()
+    for name, value in shown:
+        text = _plain(value).replace("\n", "\n" + " " * (width + 2))
+        if colours:
+            text = paint(text, value.style) if isinstance(value, Styled) else text
+        out(f"{name.ljust(width)}  {text}")
+
+
+ANSI = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "blue": 34, "magenta": 35, "bright_black": 90, "bold": 1}
+
+
+def paint(text: str, style: str) -> str:
+    """Text in a colour of the terminal."""
+    return f"\x1b[{ANSI.get(style, 0)}m{text}\x1b[0m"

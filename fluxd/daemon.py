@@ -1,0 +1,340 @@
+"""The only place where things are put together: one process, one task group, started in order and stopped in order.
+
+Start: home → (database ‖ runner) → lock → recovery → doors → dag files → ready. Stop: doors first, then the engine,
+and the database last, since everybody saves to it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+import uvloop
+from aiohttp import web
+
+from fluxd import config, home
+from fluxd.core.commands import Saves
+from fluxd.core.events import Event, Interrupt
+from fluxd.core.scheduler import Scheduler
+from fluxd.dagfiles import DagFiles
+from fluxd.engine import Engine
+from fluxd.errors import FluxError
+from fluxd.executors.local import LocalExecutor
+from fluxd.keeper import Keeper
+from fluxd.launch import Launcher
+from fluxd.observations import Seen, observe, start_logging
+from fluxd.runner.client import RunnerOptions
+from fluxd.sensing import Sensing
+from fluxd.store import accounts
+from fluxd.store.embedded import Embedded
+from fluxd.supervisor import LoopWatch, beat, keep_running
+from fluxd.web.app import make_app
+from fluxd.web.live import LiveHub
+from fluxd.web.state import WebState
+
+# The dag files of an ordinary folder are all known when we say "ready"; a folder of thousands goes on loading after it.
+FIRST_LOAD_S = 1.5
+INTERRUPT_S = 60.0
+
+
+class Daemon:
+    """One fluxd. `serve` runs it until `stop` is called or a signal comes."""
+
+    def __init__(self, settings: config.Settings, *, interactive: bool) -> None:
+        self.settings = settings
+        self.interactive = interactive
+        self.started_at = datetime.now(UTC)
+        self.live = LiveHub()
+        self._stop = asyncio.Event()
+        self._stop_reason = ""
+        self.address = ""
+        self.engine: Engine
+        # What the runner tells while the database is still starting; None once the engine takes it.
+        self._early: list[Event] | None = []
+        self._holds_database = False
+
+    async def serve(self) -> None:
+        home.prepare(self.settings)
+        observe(Seen.STARTING, version=version("fluxd"), home=self.settings.home, dags=self.settings.dags)
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._signals)
+                group.start_soon(self._engine_task)
+                await self._open_doors(stack)
+                group.start_soon(keep_running, "dag files", self._watch_dag_files)
+                group.start_soon(keep_running, "heartbeats", self._beats)
+                await self._first_load(group)
+                await self._say_ready()
+                gc.freeze()  # what lives from here on was made at start; the collector need not look at it again
+                await self._stop.wait()
+                await self._end_tasks()
+                group.cancel_scope.cancel()
+        observe(Seen.STOPPED)
+
+    # ---------------------------------------------------------------------------------------------- start
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self.settings
+        self.executor = LocalExecutor(
+            settings.home,
+            post=self._post,
+            source=self._source,
+            reconciled=self._reconciled,
+            troubled=lambda error: observe(Seen.RUNNER_LOST, reason=error.message),
+            options=RunnerOptions(settings.runner.hosts_max, settings.runner.host_idle_s, settings.runner.linger_s),
+        )
+        runner = asyncio.create_task(self.executor.open())
+        try:
+            url, connections = await self._database_url(stack)
+            self.keeper = await stack.enter_async_context(Keeper.open(url, settings))
+            self._holds_database = True
+        except BaseException:
+            runner.cancel()
+            raise
+        self.launcher = Launcher(
+            settings, version=self.keeper.version, xcoms=self.keeper.xcoms, connections=connections
+        )
+        self.sensing = Sensing(
+            self._post,
+            poke_timeout_s=settings.sensing.poke_timeout_s,
+            pokes_at_once=settings.sensing.pokes_at_once,
+        )
+        stack.push_async_callback(self.sensing.close)
+        self.engine = Engine(
+            Scheduler(parallelism=settings.executor.parallelism),
+            save=self.keeper.save,
+            revive=self.keeper.revive,
+            run_id_taken=self.keeper.run_id_taken,
+            start_messages=self.launcher.messages,
+            on_saved=self._saved,
+        )
+        self.engine.executor = self.executor
+        self.engine.waiting = self.sensing
+        known = await runner
+        early, self._early = self._early or [], None
+        for event in early:
+            self.engine.post(event)
+        stack.push_async_callback(self.executor.close)
+        await self._recover(known)
+        self._watch = LoopWatch(asyncio.get_running_loop())
+        self._watch.start()
+        stack.callback(self._watch.stop)
+
+    async def _database_url(self, stack: contextlib.AsyncExitStack) -> tuple[str, dict[str, str]]:
+        """The address of the database, and the connections that tasks get for it."""
+        if self.settings.database_url:
+            return self.settings.database_url, {}
+        started = time.monotonic()
+        self.embedded = Embedded(self.settings.home)
+        url = await asyncio.to_thread(self.embedded.start)
+        stack.push_async_callback(self._stop_embedded)
+        observe(Seen.DATABASE_READY, seconds=time.monotonic() - started, where="embedded in the home")
+        return url, {"embedded": url}
+
+    async def _stop_embedded(self) -> None:
+        """Unless another fluxd works on it, or tasks live on that may be using it: the next fluxd finds it running."""
+        if self._holds_database and not self._running():
+            await asyncio.to_thread(self.embedded.stop)
+
+    async def _recover(self, known: set[int]) -> None:
+        snapshot, with_xcoms = await self.keeper.load()
+        self.launcher.recall(with_xcoms)
+        turn = self.engine.scheduler.recover(snapshot, datetime.now(UTC))
+        await self.engine.perform(turn)
+        await self.engine.reconcile(known)
+        observe(Seen.RECOVERED, runs=len(snapshot.runs), attempts=len(snapshot.attempts), dags=len(snapshot.dags))
+
+    async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
+        state = WebState(
+            db=self.keeper.db,
+            post=self.engine.ask,
+            live=self.live,
+            settings=self.settings,
+            started_at=self.started_at,
+            status=self.status,
+            commands={"explain": self.engine.scheduler.explain, "tell": self._post},
+        )
+        unix, tcp = home.unix_socket(self.settings.socket), home.tcp_socket(self.settings)
+        host, port = tcp.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        runner = web.AppRunner(make_app(state), access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        await runner.setup()
+        stack.push_async_callback(self._close_doors, runner)
+        for door in (unix, tcp):
+            await web.SockSite(runner, door).start()
+
+    async def _close_doors(self, runner: web.AppRunner) -> None:
+        self.live.close()
+        await runner.cleanup()
+        self.settings.socket.unlink(missing_ok=True)
+
+    async def _first_load(self, group: anyio.abc.TaskGroup) -> None:
+        self.dag_files = DagFiles(
+            self.settings, load=self._load, store=self.keeper, post=self._post, on_change=self._files_changed
+        )
+        loaded = asyncio.Event()
+
+        async def load() -> None:
+            await self.dag_files.load_all()
+            loaded.set()
+
+        group.start_soon(load)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOAD_S):
+                await loaded.wait()
+
+    async def _say_ready(self) -> None:
+        await accounts.ensure_admin(self.keeper.db.read)
+        if self.interactive:
+            link = await accounts.make_login_link(self.keeper.db.read, self.settings.web.login_link_minutes)
+            minutes = self.settings.web.login_link_minutes
+            say(f"log in: {self.address}{link}  (once, within {minutes:g} minutes; again: fluxctl users login-link)")
+        say(f"ready: {self.address}")
+
+    # ---------------------------------------------------------------------------------------------- work
+
+    def _post(self, event: Event) -> None:
+        if self._early is None:
+            self.engine.post(event)
+        else:
+            self._early.append(event)
+
+    async def _source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
+        return await self.keeper.source(bundle)
+
+    async def _load(self, file: str) -> dict[str, Any]:
+        limits = self.settings.dagfiles
+        return await self.executor.load(file, self.settings.dags, limits.import_timeout_s, limits.import_memory_mb)
+
+    async def _reconciled(self, known: set[int]) -> None:
+        await self.engine.reconcile(known)
+
+    async def _engine_task(self) -> None:
+        await self.engine.run()
+
+    async def _watch_dag_files(self) -> None:
+        await self.dag_files.watch()
+
+    async def _beats(self) -> None:
+        await beat(self.settings.supervisor.beat_s, self.keeper.beat)
+
+    def _saved(self, saves: Saves) -> None:
+        self.launcher.note(saves)
+        self.live.publish("changed", self.keeper.changes(saves))
+
+    def _files_changed(self, file: str) -> None:
+        self.live.publish("changed", {"runs": [], "tasks": [], "dags": [], "files": [file]})
+
+    def status(self) -> dict[str, Any]:
+        """The facts of /healthz and `fluxctl status`."""
+        return {
+            "version": version("fluxd"),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "home": str(self.settings.home),
+            "dags_folder": str(self.settings.dags),
+            "address": self.address,
+            "started_at": self.started_at,
+            "database": "external" if self.settings.database_url else "embedded",
+            "runner_pid": self.executor.runner.get("pid"),
+            "running": self._running(),
+            **self.engine.scheduler.counts(),
+            "waiting": self.sensing.waiting,
+            "turns": self.engine.turns,
+        }
+
+    def _running(self) -> int:
+        """How many attempts have, or are about to have, a process."""
+        return self.engine.scheduler.counts()["slots_taken"] if self._early is None else 0
+
+    # ---------------------------------------------------------------------------------------------- stop
+
+    async def _signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                self._stop_reason = signal.Signals(number).name
+                self._stop.set()
+
+    async def _end_tasks(self) -> None:
+        """TERM leaves running tasks alone. Ctrl-C in a terminal ends them, and they fail as interrupted."""
+        running = self._running()
+        interrupted = self._stop_reason == "SIGINT"
+        fate = "are ended and marked failed: interrupted" if interrupted else "live on and are found again"
+        observe(Seen.STOPPING, reason=self._stop_reason, running=running, fate=fate)
+        if not interrupted:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INTERRUPT_S):
+                await self.engine.ask(Interrupt)
+                await self.engine.until(lambda: not self._running())
+        await self.executor.stop()
+
+
+def say(line: str) -> None:
+    """A line for whoever started us. A closed stdout is no reason to stop."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="fluxd", description="The Flux daemon: schedules, runs and shows the dags of a folder."
+    )
+    flags.add_argument("--home", type=Path, help="Flux's folder (default: $FLUXD_HOME, else ~/.fluxd)")
+    flags.add_argument("--dags", type=Path, help="folder of dag files (default: dags in the home)")
+    flags.add_argument("--database", metavar="URL", help="a Postgres to use (default: one of its own in the home)")
+    flags.add_argument("--listen", metavar="HOST:PORT", help="address of the web UI (default: 127.0.0.1:8090)")
+    flags.add_argument("--config", type=Path, metavar="FILE", help="settings file (default: fluxd.toml in the home)")
+    flags.add_argument("--version", action="version", version=f"fluxd {version('fluxd')}")
+    return flags
+
+
+def settings_from(arguments: list[str]) -> config.Settings:
+    given = parser().parse_args(arguments)
+    return config.load(
+        (given.home or config.default_home()).expanduser().absolute(),
+        given.config,
+        flags={
+            ("daemon", "dags"): given.dags and str(given.dags.expanduser().absolute()),
+            ("daemon", "listen"): given.listen,
+            ("database", "url"): given.database,
+        },
+    )
+
+
+def main() -> None:
+    """The console script `fluxd`."""
+    try:
+        settings = settings_from(sys.argv[1:])
+        start_logging(settings.daemon.log_level, settings.daemon.log_format)
+        os.umask(0o027)
+        interactive = "NOTIFY_SOCKET" not in os.environ and "INVOCATION_ID" not in os.environ
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Daemon(settings, interactive=interactive).serve())
+    except* FluxError as errors:
+        sys.exit("\n".join(f"fluxd: {error}" for error in leaves(errors)))
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    """The errors in a group of groups."""
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+
+
+if __name__ == "__main__":
+    main()

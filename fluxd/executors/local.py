@@ -1,0 +1,158 @@
+"""Runs attempts on this machine, through the runner: its messages become events of the scheduler.
+
+A lost connection is mended here: reconnect (or start a new runner), post what it has, and have the engine repeat what
+it does not know.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
+from fluxd.errors import FluxError, Unavailable
+from fluxd.runner.client import RunnerClient, RunnerOptions
+from fluxd.runner.protocol import Message
+
+Source = tuple[str, dict[str, str]]  # (dag file, relative path -> text)
+LOAD_TRIES = 3
+RECONNECT_S = 1.0
+
+
+class LocalExecutor:
+    """`post` drops an event. `source` finds the stored source of a bundle (None: there is none). `reconciled` is
+    awaited with the fences that a runner has after each reconnect. `troubled` hears why there is no runner.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        post: Callable[[Event], None],
+        source: Callable[[str], Awaitable[Source | None]],
+        reconciled: Callable[[set[int]], Awaitable[None]],
+        troubled: Callable[[FluxError], None],
+        options: RunnerOptions | None = None,
+    ) -> None:
+        self._post = post
+        self._source = source
+        self._reconciled = reconciled
+        self._troubled = troubled
+        self._client = RunnerClient(home, on_message=self._heard, on_lost=self._lost, options=options)
+        self._connected = asyncio.Event()
+        self._disconnected = asyncio.Event()
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.runner: Message = {}  # its last hello: runner_id, pid, boot_id
+
+    async def open(self) -> set[int]:
+        """Connect to the runner, starting one where none is; post what it has. Returns the fences it knows."""
+        hello = await self._client.connect()
+        self.runner = {name: hello[name] for name in ("runner_id", "pid", "boot_id")}
+        self._disconnected.clear()
+        for running in hello["running"]:
+            if running["pid"] is not None:
+                self._heard(running | {"type": "started"})
+        for ended in hello["ended"]:
+            self._heard(ended)
+        for lost in hello["lost"]:
+            self._heard(lost | {"type": "lost"})
+        self._connected.set()
+        return {told["fence"] for name in ("running", "ended", "lost") for told in hello[name]}
+
+    def start(self, messages: list[dict[str, Any]]) -> None:
+        self._client.start(messages)
+
+    def kill(self, fence: int, reason: str) -> None:
+        self._client.kill(fence, reason)
+
+    def ack(self, fences: list[int]) -> None:
+        self._client.ack(fences)
+
+    async def load(self, file: str, dags_dir: Path, timeout_s: float, memory_mb: int) -> Message:
+        """Have a dag file imported: the runner's `loaded` message. Waits for a runner that is away.
+
+        Raises Unavailable FLX-7005 when the runner went away each time it imported the file.
+        """
+        for _ in range(LOAD_TRIES):
+            await self._connected.wait()
+            try:
+                return await self._client.load(file, dags_dir, timeout_s, memory_mb)
+            except Unavailable:
+                continue
+        raise Unavailable("FLX-7005", f"{file}: the runner went away {LOAD_TRIES} times while it imported this file.")
+
+    async def stop(self) -> None:
+        """End all attempts; returns when the runner has told their ends and left."""
+        self._closing = True
+        if self._client.connected:
+            self._client.stop()
+            await self._disconnected.wait()
+
+    async def close(self) -> None:
+        """Leave the runner and what it runs alone."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await self._client.close()
+
+    def _heard(self, message: Message) -> None:
+        match message["type"]:
+            case "started":
+                self._post(AttemptStarted(message["fence"], message["pid"], _moment(message["started_at"])))
+            case "ended":
+                self._post(_ended(message))
+            case "lost":
+                self._post(AttemptLost(message["fence"], datetime.now(UTC), message["evidence"]))
+            case "need_source":
+                self._spawn(self._send_source(message["bundle"]))
+
+    async def _send_source(self, bundle: str) -> None:
+        found = await self._source(bundle)
+        if found is None:
+            self._client.source(bundle, None, {})
+        else:
+            self._client.source(bundle, *found)
+
+    def _lost(self) -> None:
+        self._connected.clear()
+        self._disconnected.set()
+        if not self._closing:
+            self._spawn(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        while True:
+            try:
+                known = await self.open()
+                break
+            except FluxError as error:
+                self._troubled(error)
+                await asyncio.sleep(RECONNECT_S)
+        await self._reconciled(known)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _ended(message: Message) -> AttemptEnded:
+    usage = message["usage"]
+    if note := message.get("log_note"):
+        usage = {**(usage or {}), "log_note": note}
+    started_at = message["started_at"]
+    return AttemptEnded(
+        fence=message["fence"],
+        pid=message["pid"],
+        started_at=None if started_at is None else _moment(started_at),
+        ended_at=_moment(message["ended_at"]),
+        exit_code=message["exit_code"],
+        signal=message["signal"],
+        outcome=message["outcome"],
+        usage=usage,
+    )

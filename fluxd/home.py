@@ -1,0 +1,79 @@
+"""Flux's home on disk and its two doors: the folders, the Unix socket, the TCP port. What is wrong is said in words."""
+
+import os
+import socket
+from pathlib import Path
+
+from fluxd.config import Settings, listen_address
+from fluxd.errors import Refused, Unavailable
+
+
+def prepare(settings: Settings) -> None:
+    """Make the home's folders (0750) and see that they can be written. Raises Unavailable FLX-601x."""
+    folder = settings.home
+    try:
+        for folder in (settings.home, settings.logs, settings.home / "runner", settings.home / "reports"):
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if not settings.dags.exists():
+            folder = settings.dags
+            folder.mkdir(mode=0o750, parents=True)
+        probe = folder = settings.home / f".write-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise Unavailable(
+            "FLX-6010",
+            f"Flux's home cannot be used: {folder}: {error.strerror}; make it writable for this user, "
+            "or name another folder with --home.",
+        ) from None
+    if not settings.dags.is_dir():
+        raise Unavailable("FLX-6011", f"The dags folder {settings.dags} is not a folder; name another with --dags.")
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """The bound Unix socket, 0660. A socket left by a dead daemon is replaced; a living one is refused (FLX-6012)."""
+    if len(os.fsencode(path)) > 107:
+        raise Refused(
+            "FLX-6013",
+            f"The path {path} is too long for a Unix socket (107 bytes at most); choose a shorter --home.",
+        )
+    if path.is_symlink() or (path.exists() and not path.is_socket()):
+        raise Refused("FLX-6014", f"{path} exists and is not a socket of Flux; move it away and start again.")
+    if path.exists():
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2)
+            try:
+                probe.connect(os.fspath(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+            else:
+                raise Refused(
+                    "FLX-6012",
+                    f"Another fluxd already answers at {path}; stop it first, or start this one with another --home.",
+                )
+    door = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o117)  # never open wider than 0660, not even for a moment
+    try:
+        door.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    door.listen(128)
+    return door
+
+
+def tcp_socket(settings: Settings) -> socket.socket:
+    """The bound TCP socket of `daemon.listen`. Raises Unavailable FLX-6015 when it cannot be had."""
+    host, port = listen_address(settings)
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        door = socket.socket(family, socket.SOCK_STREAM)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
+    except OSError as error:
+        raise Unavailable(
+            "FLX-6015",
+            f"The address {settings.listen} cannot be used ({error.strerror}); stop what holds it, or choose another "
+            "with --listen (port 0 takes a free one).",
+        ) from None
+    door.listen(128)
+    return door

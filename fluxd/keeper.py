@@ -1,0 +1,174 @@
+"""Everything that the daemon keeps in Postgres, behind one door: which connection is used for what, and what happens
+when the database goes away.
+
+The engine's writer holds the daemon's lock. When its connection breaks, a new one is made, the lock is taken again,
+and the turn is saved again: a turn may be saved twice with the same effect as once.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+
+from fluxd.config import Settings
+from fluxd.core.commands import Revived, Saves, Snapshot
+from fluxd.core.events import TriggerRun
+from fluxd.core.spec import dag_from_json
+from fluxd.dagfiles import Loaded
+from fluxd.errors import Unavailable
+from fluxd.launch import Version, XComs
+from fluxd.observations import Seen, observe
+from fluxd.store import dags, jobs, lock, schema, turns
+from fluxd.store.database import Database
+from fluxd.store.queries import QUERIES
+
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 5.0
+RUN_NAMES_KEPT = 4096
+
+
+class Keeper:
+    """The daemon's database. Make it with `open`."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self.db = db
+        self._settings = settings
+        self._job = 0
+        # run number -> (dag_id, run_id), so that a change of an instance can be told with its run's name
+        self._names: dict[int, tuple[str, str]] = {}
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, url: str, settings: Settings) -> AsyncIterator["Keeper"]:
+        """Connect, migrate, take the lock, begin to beat. Raises FluxError FLX-50xx."""
+        db = await Database.open(url, readers=settings.database.readers)
+        try:
+            # The lock first: a second daemon leaves before it touches anything.
+            await lock.acquire(db.writer, str(settings.home)) if await _has_schema(db) else None
+            steps = await schema.migrate(db.writer)
+            if steps:
+                observe(Seen.SCHEMA_MIGRATED, steps=", ".join(steps))
+                await lock.acquire(db.writer, str(settings.home))
+            keeper = cls(db, settings)
+            keeper._job = await jobs.begin(db.writer, "daemon", socket.gethostname(), os.getpid(), {})
+            await jobs.lose_others(db.writer, "daemon", [keeper._job])
+            yield keeper
+            with contextlib.suppress(Unavailable, asyncpg.PostgresError, OSError):
+                await jobs.end(db.read, keeper._job)
+        finally:
+            await db.close()
+
+    # ------------------------------------------------------------------------------------------ the engine's
+
+    async def save(self, saves: Saves) -> None:
+        """Save a turn, however long the database is away. Raises Refused when another daemon took it meanwhile."""
+        away_since: float | None = None
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                if away_since is not None:
+                    await self.db.renew_writer()
+                    await lock.acquire(self.db.writer, str(self._settings.home))
+                await turns.save(self.db.writer, saves)
+                break
+            except Unavailable as error:
+                away_since = away_since or time.monotonic()
+                observe(Seen.TURN_RETRIED, reason=error.message, seconds=delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(RETRY_MAX_S, delay_s * 2)
+        if away_since is not None:
+            observe(Seen.TURN_SAVED_AGAIN, seconds=time.monotonic() - away_since)
+
+    async def load(self) -> tuple[Snapshot, list[tuple[int, str]]]:
+        """The live part of the database, and which tasks of live runs have XComs."""
+        snapshot = await turns.load(self.db.writer)
+        for run in snapshot.runs:
+            self._names[run.number] = (run.dag_id, run.run_id)
+        rows = await self.db.writer.fetch(QUERIES["tasks_with_xcoms"])
+        return snapshot, [(row["run_number"], row["task_id"]) for row in rows]
+
+    async def revive(self, run_number: int) -> Revived | None:
+        """A finished run, to run some of it again."""
+        row = await self.db.read.fetchrow(QUERIES["name_of_run"], run_number)
+        return None if row is None else await turns.revive(self.db.writer, row["dag_id"], row["run_id"])
+
+    async def run_id_taken(self, event: TriggerRun) -> bool:
+        """Whether the database has a run of this name."""
+        return bool(await self.db.read.fetchval(QUERIES["run_id_taken"], event.dag_id, event.run_id))
+
+    def changes(self, saves: Saves) -> dict[str, list[Any]]:
+        """What a saved turn changed, for those who watch: names and states."""
+        for run in saves.runs:
+            self._names[run.number] = (run.dag_id, run.run_id)
+        tasks = [
+            [*self._names.get(one.run_number, ("", "")), one.task_id, one.map_index, one.state, one.try_number]
+            for one in saves.instances
+        ]
+        while len(self._names) > RUN_NAMES_KEPT:
+            self._names.pop(next(iter(self._names)))
+        return {
+            "runs": [[run.dag_id, run.run_id, run.state] for run in saves.runs],
+            "tasks": tasks,
+            "dags": [cursor.dag_id for cursor in saves.cursors],
+        }
+
+    # ------------------------------------------------------------------------------------------ the launcher's
+
+    async def version(self, version_id: int) -> Version:
+        row = await self.db.read.fetchrow(QUERIES["version"], version_id)
+        return Version(dag_from_json(row["spec"]), row["file"], row["bundle"])
+
+    async def xcoms(self, tasks: list[tuple[int, str]]) -> XComs:
+        """What these tasks handed on: (run number, task id) -> key -> value; a mapped task's are lists by index."""
+        found: XComs = {}
+        numbers, task_ids = [number for number, _ in tasks], [task_id for _, task_id in tasks]
+        for row in await self.db.read.fetch(QUERIES["xcoms_of_tasks"], numbers, task_ids):
+            found.setdefault((row["run_number"], row["task_id"]), {})[row["key"]] = row["value"]
+        return found
+
+    async def source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
+        """The source of a dag version: (file, {relative path: text}), or None when it is not stored."""
+        return await dags.bundle(self.db.read, bundle)
+
+    # ------------------------------------------------------------------------------------------ the dag files'
+
+    async def loaded(self, file: str, message: dict[str, Any]) -> Loaded:
+        """Keep what a file defines. Raises Refused FLX-5040 when another file has one of its dags."""
+        async with self.db.read.acquire() as conn:
+            stored = await dags.store_load(
+                conn,
+                file,
+                message["bundle"],
+                message["files"],
+                message["dags"],
+                message["seconds"],
+                paused=self._settings.daemon.paused_at_creation,
+            )
+        specs = {spec["dag_id"]: spec for spec in message["dags"]}
+        return Loaded([(specs[dag_id], version_id) for dag_id, version_id, _ in stored.dags], stored.gone)
+
+    async def broken(self, file: str, error: dict[str, Any]) -> None:
+        async with self.db.read.acquire() as conn:
+            await dags.store_error(conn, file, error)
+
+    async def gone(self, file: str) -> list[str]:
+        async with self.db.read.acquire() as conn:
+            return await dags.remove_file(conn, file)
+
+    async def known(self) -> set[str]:
+        files = await dags.known_files(self.db.read)
+        return {name for name, file in files.items() if not file.removed}
+
+    # ------------------------------------------------------------------------------------------ the supervisor's
+
+    async def beat(self) -> None:
+        await jobs.beat(self.db.read, [self._job])
+
+
+async def _has_schema(db: Database) -> bool:
+    return bool(await db.writer.fetchval("SELECT to_regclass('holder') IS NOT NULL"))

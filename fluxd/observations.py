@@ -1,0 +1,71 @@
+"""Every line that fluxd logs, by name. Nobody writes free text in the middle of logic: they say which thing was seen.
+
+One list means that a reader can know all that the daemon may ever say, and a collector can count by name.
+"""
+
+import json
+import logging
+import sys
+from enum import Enum
+from typing import Any
+
+LOG = logging.getLogger("fluxd")
+
+
+class Seen(Enum):
+    """name = (level, sentence)."""
+
+    STARTING = (logging.INFO, "fluxd {version} starts: home {home}, dags {dags}")
+    DATABASE_READY = (logging.INFO, "database ready in {seconds:.2f} s: {where}")
+    SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
+    RUNNER_READY = (logging.INFO, "runner ready: pid {pid}, {running} attempts running, {ended} results waiting")
+    RUNNER_LOST = (logging.WARNING, "connection to the runner lost: {reason}; connecting again")
+    RECOVERED = (logging.INFO, "recovered {runs} live runs and {attempts} live attempts of {dags} dags")
+    DAG_FILE_LOADED = (logging.INFO, "dag file {file} loaded in {seconds:.3f} s: {dags}")
+    DAG_FILE_BROKEN = (logging.WARNING, "dag file {file} cannot be loaded: {reason}")
+    DAG_FILE_REMOVED = (logging.INFO, "dag file {file} is gone: {dags} take no new runs")
+    TURN_RETRIED = (logging.WARNING, "saving failed ({reason}); trying again in {seconds:.1f} s, running tasks go on")
+    TURN_SAVED_AGAIN = (logging.WARNING, "the database answers again after {seconds:.1f} s")
+    SENSOR_SLOW = (logging.WARNING, "sensor {sensor} of {what} did not answer within {seconds:.0f} s")
+    COROUTINE_RESTARTED = (logging.ERROR, "the coroutine {name} ended with {reason}; started again in {seconds:.0f} s")
+    LOOP_BLOCKED = (logging.WARNING, "the event loop did not answer for {seconds:.2f} s; it was at {where}")
+    STOPPING = (logging.INFO, "stopping: {reason}; {running} tasks {fate}")
+    STOPPED = (logging.INFO, "stopped")
+    REQUEST_FAILED = (logging.ERROR, "request {method} {path} failed: {reason}")
+
+
+def observe(seen: Seen, **facts: Any) -> None:
+    """Log one observation. `facts` fill its sentence and go as they are into JSON logs."""
+    level, sentence = seen.value
+    if LOG.isEnabledFor(level):
+        LOG.log(level, sentence.format(**facts), extra={"seen": seen.name.lower(), "facts": facts})
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = getattr(record, "facts", {})
+        line = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        if hasattr(record, "seen"):
+            line["seen"] = record.seen
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line | {name: str(value) for name, value in facts.items()}, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """One line a record; control characters of foreign text cannot fake a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def start_logging(level: str, form: str) -> None:
+    """Send the log to stderr in the given form (text | json)."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter() if form == "json" else TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    )
+    LOG.handlers[:] = [handler]
+    LOG.setLevel(level.upper())
+    LOG.propagate = False

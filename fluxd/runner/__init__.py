@@ -1,0 +1,1 @@
+"""The runner: a small fork server that imports dag files, runs attempts, and outlives the daemon."""

@@ -1,0 +1,107 @@
+"""`python -m fluxd.runner --home DIR`: set the stage, then serve.
+
+Where its environment is not clean the runner runs itself once more, so that neither it nor anything below it has what
+its starter had in mind for itself (passwords, say), and so that all its descendants carry its mark.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import gc
+import os
+import socket
+import sys
+
+from fluxd.runner import leftovers, processes
+from fluxd.runner.child import open_streams
+from fluxd.runner.environment import clean_environment
+from fluxd.runner.server import Runner
+
+SOCKET_PATH_MAX = 100
+
+
+def listen(folder: str) -> socket.socket:
+    """The socket beside the folder, for our user alone."""
+    path = os.path.join(os.path.dirname(folder), "runner.sock")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        if len(path) > SOCKET_PATH_MAX:  # the kernel takes 107 bytes: go there and bind the name alone
+            here = os.getcwd()
+            os.chdir(os.path.dirname(path))
+            listener.bind("runner.sock")
+            os.chdir(here)
+        else:
+            listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(8)
+    return listener
+
+
+def lock(folder: str) -> int:
+    """The lock that says who serves this home; not inherited by forks. Raises BlockingIOError when it is taken."""
+    fd = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def say(ready_fd: int, line: str) -> None:
+    """Tell whoever started us how it went."""
+    sys.stderr.write(f"{line}\n")
+    if ready_fd >= 0:
+        os.write(ready_fd, f"{line}\n".encode())
+        os.close(ready_fd)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m fluxd.runner", description="The fork server of Flux.")
+    parser.add_argument("--home", required=True, help="Flux's home; the socket is runner.sock in it")
+    parser.add_argument("--hosts-max", type=int, default=8, help="dag files kept imported at once")
+    parser.add_argument("--host-idle", type=float, default=60.0, help="seconds until an unused one is dropped")
+    parser.add_argument("--linger", type=float, default=30.0, help="seconds without daemon and work; 0 = for ever")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="where to write one line when ready")
+    options = parser.parse_args()
+    home = os.path.realpath(options.home)
+    environment = clean_environment(home)
+    if environment != dict(os.environ):
+        if options.ready_fd >= 0:
+            os.set_inheritable(options.ready_fd, True)
+        os.execve(sys.executable, [sys.executable, "-m", "fluxd.runner", *sys.argv[1:]], environment)
+    folder = os.path.join(home, "runner")
+    work = os.path.join(home, "work")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(work, mode=0o750, exist_ok=True)
+        lock(folder)
+    except BlockingIOError:
+        say(options.ready_fd, f"FLX-7001: another runner serves {home} already; nothing to do.")
+        return 0
+    except OSError as error:
+        say(
+            options.ready_fd,
+            f"FLX-7004: the runner cannot write in {home} ({error.strerror}); give it a writable home.",
+        )
+        return 1
+    stdin = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(stdin, 0)
+    os.close(stdin)
+    processes.become_subreaper()
+    os.chdir(work)
+    ended, lost = leftovers.settle(folder, home, processes.boot_id())
+    runner = Runner(
+        folder, listen(folder), hosts_max=options.hosts_max, host_idle_s=options.host_idle, linger_s=options.linger
+    )
+    runner.ended, runner.lost = ended, lost
+    open_streams()
+    say(options.ready_fd, "ready")
+    gc.collect()
+    gc.freeze()
+    runner.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The inside of an attempt: what happens between the fork and `os._exit`.
+
+The child's stdout and stderr *are* the log file, so nothing stands between the task and its log. Whatever the task
+does, this code leaves by `os._exit`: the stack below belongs to the dag host or the runner.
+"""
+
+import _signal  # not `signal`: its enums cost a child some ten copied pages
+import atexit
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from fluxd.authoring.outcomes import TaskTerminated
+from fluxd.authoring.requests import Command
+from fluxd.errors import Unavailable
+from fluxd.runner import records
+from fluxd.runner.attempts import open_log
+from fluxd.runner.outcomes import failed
+from fluxd.runner.processes import set_name
+from fluxd.runner.protocol import Message
+
+EXIT_FAILED = 1
+EXIT_NO_RECORD = 74  # EX_IOERR
+IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
+ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+Perform = Callable[[Message, int], dict[str, Any]]
+
+
+class LogFile(io.FileIO):
+    """A log that may be full: what cannot be written is counted, and the task goes on."""
+
+    lost = 0
+    why = ""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            size = memoryview(data).nbytes
+            LogFile.lost += size
+            LogFile.why = error.strerror or str(error)
+            return size
+
+
+def open_streams() -> None:
+    """Make sys.stdout and sys.stderr over descriptors 1 and 2: line by line, and able to print anything."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        raw = io.BufferedWriter(LogFile(number, "w", closefd=False))
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise TaskTerminated("the task was told to stop (SIGTERM)")
+
+
+def enter(order: Message, record: int) -> None:
+    """Become the attempt: own session, own log, own environment; nothing of the parent's signal handling."""
+    os.setsid()
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    set_name(f"flux:{order['fence']}")
+    log, note = open_log(order["log"])
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    if note is not None:
+        records.append(record, {"log_note": note})
+    os.environ.update(order["env"])
+    if atexit._ncallbacks():
+        # Registered while importing: those belong to the process that imported, not to each of its forks.
+        atexit._clear()
+
+
+def attempt(order: Message, record: int, perform: Perform) -> NoReturn:
+    """Run one attempt to its end and leave the process."""
+    status = EXIT_NO_RECORD
+    try:
+        enter(order, record)
+        outcome = _perform(order, record, perform)
+        if LogFile.lost:
+            note = f"FLX-7021: {LogFile.lost} bytes of the output could not be written to the log ({LogFile.why})."
+            records.append(record, {"log_note": note})
+        status = EXIT_FAILED if _tell(record, outcome) == "failed" else 0
+        # From here on the result stands: told to stop, the process just goes.
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        flush_streams()
+        _leave()
+    except BaseException:
+        # Nothing above may fail but for a full disk; the log (or the runner's) gets to know.
+        traceback.print_exc()
+    finally:
+        flush_streams()
+        os._exit(status)
+
+
+def _perform(order: Message, record: int, perform: Perform) -> dict[str, Any]:
+    try:
+        _signal.signal(_signal.SIGTERM, _terminate)
+        try:
+            return perform(order, record)
+        finally:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+    except TaskTerminated as stop:
+        return failed("FLX-7013", "TaskTerminated", f"{stop}.")
+    except BaseException as error:
+        traceback.print_exc()
+        return failed("FLX-7015", type(error).__name__, f"Flux could not run the task: {error!r}.")
+
+
+def become(record: int, command: Command, rendered: dict[str, Any]) -> NoReturn:
+    """Go on as this command: whoever reaps us makes the outcome of its exit code.
+
+    Raises Unavailable FLX-7010 when it cannot be executed.
+    """
+    records.append(record, {"command": {"skip_on_exit_code": list(command.skip_on_exit_code)}, "rendered": rendered})
+    flush_streams()
+    for number in IGNORED_BY_PYTHON:
+        _signal.signal(number, _signal.SIG_DFL)
+    try:
+        if command.cwd is not None:
+            os.chdir(command.cwd)
+        os.execvpe(command.argv[0], command.argv, command.env)  # noqa: S606 - no shell is what we want
+    except (OSError, ValueError) as error:
+        why = f"The command {command.argv[0]} could not be started in {command.cwd or os.getcwd()}: {error}."
+        raise Unavailable("FLX-7010", why) from error
+
+
+def _tell(record: int, outcome: dict[str, Any]) -> str:
+    """Write the outcome line; one that is no JSON becomes a failure that says so. Returns the state."""
+    try:
+        text = ENCODER.encode({"outcome": outcome})
+    except (TypeError, ValueError, RecursionError) as error:
+        outcome = failed("FLX-7016", type(error).__name__, f"The task's result is no JSON: {error}.", retry=False)
+        text = ENCODER.encode({"outcome": outcome})
+    if "\\u0000" in text:
+        text = NUL_ESCAPE.sub(r"\1\\ufffd", text)  # Postgres keeps no NUL in text
+    records.append_payload(record, text.encode("utf-8", "replace"))
+    return str(outcome["state"])
+
+
+def _leave() -> None:
+    """What the interpreter does at its end: wait for threads, then the exit handlers."""
+    threading = sys.modules.get("threading")
+    if threading is None and not atexit._ncallbacks():
+        return
+    try:
+        if threading is not None:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+    except Exception:
+        traceback.print_exc()

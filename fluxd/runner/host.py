@@ -1,0 +1,194 @@
+"""A dag host: imports one dag file version once, tells what it found, and forks an attempt for each order.
+
+It talks to the runner alone. When the runner is gone (end of file), it ends its attempts, leaves their records to the
+next runner, and goes.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+
+from fluxd.authoring import execution
+from fluxd.runner import child, loading
+from fluxd.runner.attempts import Attempts, write_log
+from fluxd.runner.outcomes import failed
+from fluxd.runner.processes import set_name
+from fluxd.runner.protocol import FrameReader, Message, encode
+
+READ_SIZE = 256 * 1024
+PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
+THREADS = (
+    "Importing the file leaves {count} thread(s) running, so each attempt imports it anew in a fresh process, which is "
+    "slower; start threads inside a task."
+)
+
+
+def _noted(signum: int, frame: FrameType | None) -> None:
+    """The wake-up descriptor says it all."""
+
+
+class Loaded:
+    """What an import gave: the dags, or the error."""
+
+    def __init__(self, order: Message) -> None:
+        start = time.monotonic()
+        self.file: str = order["file"]
+        self.source = loading.Source(order["dags_dir"], order.get("files"))
+        self.dags: dict[str, Any] = {}
+        self.specs: list[dict[str, Any]] = []
+        found, self.error = loading.load(
+            self.source, self.file, order.get("timeout_s", 30.0), order.get("memory_mb", 1024)
+        )
+        self.threads = loading.threads_left()
+        if self.error is None:
+            self._describe(found)
+        self.seconds = loading.seconds_since(start)
+
+    def _describe(self, found: list[Any]) -> None:
+        try:
+            for dag in found:
+                self.dags[dag.dag_id] = dag
+                spec = dag.to_spec()
+                if self.threads:
+                    spec["warnings"] = [*spec.get("warnings", ()), THREADS.format(count=self.threads)]
+                self.specs.append(spec)
+        except Exception as error:
+            self.error = loading.describe(error, self.file, self.source.dags_dir, 0, 0)
+
+    def perform(self, order: Message, record: int) -> dict[str, Any]:
+        """Run the task that an order names."""
+        dag = self.dags.get(order["dag_id"])
+        if dag is None:
+            return failed("FLX-7017", "DagMissing", f"{self.file} defines no dag {order['dag_id']!r}.", retry=False)
+        outcome: dict[str, Any] = execution.run(
+            dag, order["task_id"], order["context"], replace=partial(child.become, record)
+        )
+        return outcome
+
+
+def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> NoReturn:
+    """The life of a host: `order` is a `load` or a `source` message. Leaves by os._exit."""
+    status = 1
+    try:
+        # stdin, stdout and stderr are set by the runner: /dev/null and a pipe that it reads while we import.
+        os.setsid()
+        set_name("flux-host")
+        loaded = Loaded(order)
+        child.flush_streams()
+        os.dup2(0, 1)
+        os.dup2(0, 2)
+        sock.sendall(encode(_report(loaded, order)))
+        if loaded.error is None and not loaded.threads:
+            gc.collect()
+            gc.freeze()
+            _Host(sock, loaded, folder, boot_id).serve()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def run_afresh(order: Message, source: Message, record: int) -> NoReturn:
+    """An attempt in a process of its own that imports the file anew (its import leaves threads behind)."""
+
+    def perform(order: Message, record: int) -> dict[str, Any]:
+        loaded = Loaded(source)
+        if loaded.error is not None:
+            return import_failed(order, loaded.error)
+        return loaded.perform(order, record)
+
+    child.attempt(order, record, perform)
+
+
+def import_failed(order: Message, error: dict[str, Any]) -> dict[str, Any]:
+    """The outcome of an attempt whose file cannot be imported any more; the traceback goes to its log."""
+    write_log(order["log"], f"{error.get('traceback', '')}\nflux: {error['code']}: {error['message']}")
+    return failed("FLX-7018", "ImportFailed", f"Its dag file could not be imported: {error['message']}")
+
+
+def _report(loaded: Loaded, order: Message) -> Message:
+    if order["type"] == "source":
+        return {"type": "ready", "bundle": order["bundle"], "error": loaded.error, "threads": loaded.threads}
+    return {
+        "type": "loaded", "id": order["id"], "file": loaded.file, "bundle": loaded.source.bundle(),
+        "files": loaded.source.files, "dags": loaded.specs, "error": loaded.error, "seconds": loaded.seconds,
+        "threads": loaded.threads,
+    }  # fmt: skip
+
+
+class _Host:
+    """The loop after the import: orders in, attempts forked, ends told."""
+
+    def __init__(self, sock: socket.socket, loaded: Loaded, folder: str, boot_id: str) -> None:
+        self._sock = sock
+        self._frames = FrameReader()
+        self._loaded = loaded
+        self._out: list[bytes] = []
+        self._attempts = Attempts(folder, boot_id, self._tell)
+        self._orphaned = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGCHLD, _noted)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while not (self._orphaned and not self._attempts.by_pid):
+            deadline = self._attempts.next_deadline()
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
+            for fd, _ in poll.poll(timeout):
+                if fd == self._wake_read:
+                    os.read(self._wake_read, 4096)
+                elif not self._read():
+                    poll.unregister(self._sock)
+                    self._orphaned = True
+                    self._attempts.kill_all("runner died")
+            self._attempts.reap(_ignore)
+            self._attempts.enforce()
+            self._flush()
+
+    def _read(self) -> bool:
+        """Handle what the runner sent; False at the end of file."""
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except ConnectionError:
+            return False
+        for payload in self._frames.feed(data):
+            order = json.loads(payload)
+            if order["type"] == "start":
+                self._attempts.fork(order, self._body, self._close)
+            else:
+                self._attempts.kill(order["fence"], order["reason"], order.get("grace_s"))
+        return bool(data)
+
+    def _body(self, order: Message, record: int) -> NoReturn:
+        child.attempt(order, record, self._loaded.perform)
+
+    def _close(self) -> None:
+        self._sock.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _tell(self, message: Message) -> None:
+        self._out.append(encode(message))
+
+    def _flush(self) -> None:
+        if self._out and not self._orphaned:
+            with contextlib.suppress(ConnectionError):  # the end of file is read next
+                self._sock.sendall(b"".join(self._out))
+        self._out.clear()
+
+
+def _ignore(pid: int) -> None:
+    """Nobody of ours: a process that the import started."""

@@ -1,0 +1,326 @@
+"""The dag hosts as the runner sees them: made by fork, bounded, dropped when idle, killed when an import runs wild."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fluxd.runner.channel import Channel
+from fluxd.runner.forking import fork
+from fluxd.runner.host import PRINTS, run_host
+from fluxd.runner.outcomes import signal_name
+from fluxd.runner.protocol import Message, frame, to_json
+
+IMPORTS_AT_ONCE = 4
+PRINT_LIMIT = 1024 * 1024
+PRINT_SHOWN = 2000
+KILL_AFTER_S = 1.0  # beyond the time limit, which the host itself enforces first
+
+
+class Host:
+    """One host process. `orders` are its live attempts (fence -> start order), sent or waiting for the import."""
+
+    def __init__(self, pid: int, import_order: Message, prints: int) -> None:
+        self.pid = pid
+        self.import_order = import_order
+        self.bundle: str | None = import_order.get("bundle")
+        self.channel: Channel
+        self.ready = False
+        self.told = False  # whether the outcome of its import went out
+        self.why_killed: tuple[str, str] | None = None
+        self.orders: dict[int, Message] = {}
+        self.deadline = time.monotonic() + import_order.get("timeout_s", 30.0) + KILL_AFTER_S
+        self.used_at = time.monotonic()
+        self.prints = prints  # the pipe that its stdout and stderr are while it imports
+        self.printed = 0
+        self.shown = bytearray()
+
+
+class Owner(Protocol):
+    """Whom the hosts serve: the runner."""
+
+    folder: str
+    boot_id: str
+
+    def reply(self, payload: bytes) -> None:
+        """Send this to the daemon, if there is one."""
+
+    def told(self, host: Host, message: Message, payload: bytes) -> None:
+        """A host says `started` or `ended`."""
+
+    def import_failed(self, host: Host, error: Message) -> None:
+        """The host of waiting orders cannot be: its file does not import any more."""
+
+    def threaded(self, bundle: str, host: Host | None) -> None:
+        """This bundle's import leaves threads: its attempts (and those that wait for `host`) go without a host."""
+
+    def died(self, host: Host) -> None:
+        """A host that served is gone; its attempts may live."""
+
+
+class Hosts:
+    """All dag hosts."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        dirty: set[Channel],
+        owner: "Owner",
+        *,
+        hosts_max: int,
+        idle_s: float,
+        in_child: Callable[[], None],
+    ) -> None:
+        self._selector = selector
+        self._dirty = dirty
+        self._owner = owner
+        self._max = hosts_max
+        self._idle_s = idle_s
+        self._in_child = in_child
+        self._waiting: deque[Message] = deque()
+        self._importing: set[Host] = set()
+        self.by_pid: dict[int, Host] = {}
+        self.by_bundle: dict[str, Host] = {}
+
+    def load(self, order: Message) -> None:
+        """Import a file from disk, when there is room."""
+        self._waiting.append(order)
+        self._next()
+
+    def import_source(self, order: Message) -> Host:
+        """Make a host from a stored bundle at once: attempts wait for it."""
+        return self._fork(order)
+
+    def _next(self) -> None:
+        while self._waiting and len(self._importing) < IMPORTS_AT_ONCE:
+            order = self._waiting.popleft()
+            try:
+                self._fork(order)
+            except OSError as error:
+                why = f"{order['file']}: no process could be made to import it ({error.strerror}); it is tried again."
+                self._owner.reply(to_json(_not_loaded(order, "FLX-2010", why)))
+
+    def _fork(self, order: Message) -> Host:
+        ours, theirs = socket.socketpair()
+        prints, print_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            os.close(prints)
+            os.close(print_end)
+            raise
+        if pid == 0:
+            try:
+                ours.close()
+                os.close(prints)
+                self._in_child()
+                os.dup2(print_end, 1)
+                os.dup2(print_end, 2)
+                os.close(print_end)
+                run_host(theirs, order, self._owner.folder, self._owner.boot_id)
+            finally:
+                os._exit(70)
+        theirs.close()
+        os.close(print_end)
+        os.set_blocking(prints, False)
+        host = Host(pid, order, prints)
+        host.channel = Channel(
+            ours, self._selector, self._dirty, lambda payload: self._heard(host, payload), lambda: self._ended(host)
+        )
+        self._selector.register(prints, selectors.EVENT_READ, lambda _: self._read_prints(host))
+        self.by_pid[pid] = host
+        self._importing.add(host)
+        if host.bundle is not None:
+            self.by_bundle[host.bundle] = host
+        return host
+
+    def forget(self) -> None:
+        """In a forked child: let go of every descriptor of ours."""
+        for host in self.by_pid.values():
+            host.channel.forget()
+            if host.prints >= 0:
+                os.close(host.prints)
+
+    def start(self, host: Host, order: Message, payload: bytes | None = None) -> None:
+        """Give a start order to a host; one that still imports gets it afterwards."""
+        host.orders[order["fence"]] = order
+        if host.ready:
+            host.channel.send(frame(payload or to_json(order)))
+
+    def _heard(self, host: Host, payload: bytes) -> None:
+        message = json.loads(payload)
+        kind = message["type"]
+        if kind in ("loaded", "ready"):
+            self._imported(host, message, payload)
+            return
+        if kind == "ended":
+            host.orders.pop(message["fence"], None)
+            host.used_at = time.monotonic()
+        self._owner.told(host, message, payload)
+
+    def _imported(self, host: Host, message: Message, payload: bytes) -> None:
+        host.told = True
+        self._end_import(host)
+        if message["type"] == "loaded":
+            threads = message["threads"]
+            if threads and message["error"] is None:
+                self._owner.threaded(message["bundle"], None)
+            if host.printed:
+                message["printed"] = host.shown.decode(errors="replace").replace("\0", "\ufffd")
+                for spec in message["dags"]:
+                    spec["warnings"] = [*spec.get("warnings", ()), PRINTS]
+                payload = to_json(message)
+            if host.import_order["id"] is not None:
+                self._owner.reply(payload)
+            host.bundle = message["bundle"]
+            usable = message["error"] is None and not threads and message["dags"]
+            if usable and host.bundle not in self.by_bundle:
+                self.by_bundle[message["bundle"]] = host
+                self._serve(host)
+            else:
+                self._drop(host)
+            return
+        if message["error"] is not None:
+            self._owner.import_failed(host, message["error"])
+            self._drop(host)
+        elif message["threads"]:
+            self._owner.threaded(message["bundle"], host)
+            self._drop(host)
+        else:
+            self._serve(host)
+
+    def _serve(self, host: Host) -> None:
+        host.ready = True
+        host.used_at = time.monotonic()
+        for order in host.orders.values():
+            host.channel.send(frame(to_json(order)))
+        idle = sorted((h for h in self.by_pid.values() if h.ready and not h.orders), key=lambda h: h.used_at)
+        surplus = len(self.by_pid) - len(self._importing) - self._max
+        for old in idle[: max(0, surplus)]:
+            self._drop(old)
+
+    def _drop(self, host: Host) -> None:
+        """Close the connection; the host reads the end of file and goes. It is reaped as it ends."""
+        host.ready = False
+        host.channel.close()
+        if host.bundle is not None and self.by_bundle.get(host.bundle) is host:
+            del self.by_bundle[host.bundle]
+
+    def _read_prints(self, host: Host) -> bool:
+        """What the file prints while it is imported. False when there is no more now."""
+        try:
+            data = os.read(host.prints, 65536)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_prints(host)
+            return False
+        host.printed += len(data)
+        host.shown += data[: PRINT_SHOWN - len(host.shown)]
+        if host.printed > PRINT_LIMIT and host.why_killed is None:
+            self._kill(host, "FLX-2006", "importing it prints more than 1 MiB; move this into a task.")
+        return True
+
+    def _close_prints(self, host: Host) -> None:
+        if host.prints >= 0:
+            self._selector.unregister(host.prints)
+            os.close(host.prints)
+            host.prints = -1
+
+    def _end_import(self, host: Host) -> None:
+        while host.prints >= 0 and self._read_prints(host):
+            pass
+        self._close_prints(host)
+        self._importing.discard(host)
+        self._next()
+
+    def _kill(self, host: Host, code: str, words: str) -> None:
+        host.why_killed = (code, words)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(host.pid, signal.SIGKILL)
+            os.killpg(host.pid, signal.SIGKILL)
+
+    def _ended(self, host: Host) -> None:
+        """The connection is gone without our doing: the host died, or its file closed our socket."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(host.pid, signal.SIGKILL)
+        host.ready = False
+        if host.bundle is not None and self.by_bundle.get(host.bundle) is host:
+            del self.by_bundle[host.bundle]
+        info = os.waitid(os.P_PID, host.pid, os.WEXITED | os.WNOWAIT)
+        if host.told:
+            self._owner.died(host)
+            return
+        self._end_import(host)
+        code, words = host.why_killed or _why(info)
+        order = host.import_order
+        file = order["file"]
+        error = {"code": code, "message": f"{file}: {words}", "line": None, "file": file, "traceback": ""}
+        error["traceback"] = host.shown.decode(errors="replace").replace("\0", "\ufffd")
+        host.told = True
+        if order["type"] == "load":
+            if order["id"] is not None:
+                self._owner.reply(to_json(_not_loaded(order, code, error["message"], error)))
+        else:
+            self._owner.import_failed(host, error)
+
+    def last_look(self, pid: int) -> None:
+        """A host is a zombie: hear its last words, and end what its import left in its process group."""
+        host = self.by_pid[pid]
+        host.channel.drain()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+    def forget_loads(self) -> None:
+        """Nobody waits for the answers of loads any more."""
+        self._waiting.clear()
+        for host in self._importing:
+            if host.import_order["type"] == "load":
+                host.import_order["id"] = None
+
+    def next_deadline(self) -> float | None:
+        deadlines = [host.deadline for host in self._importing if host.why_killed is None]
+        deadlines += [host.used_at + self._idle_s for host in self.by_pid.values() if host.ready and not host.orders]
+        return min(deadlines, default=None)
+
+    def enforce(self) -> None:
+        """Kill imports that do not heed their limit; drop hosts that nobody used for a while."""
+        now = time.monotonic()
+        for host in list(self._importing):
+            if host.deadline <= now and host.why_killed is None:
+                limit = host.import_order.get("timeout_s", 30.0)
+                self._kill(host, "FLX-2004", f"importing it took longer than {limit:g} s; move slow work into a task.")
+        for host in list(self.by_pid.values()):
+            if host.ready and not host.orders and host.used_at + self._idle_s <= now:
+                self._drop(host)
+
+    def close(self) -> None:
+        """Let every idle host go."""
+        for host in list(self.by_pid.values()):
+            if not host.orders and not host.channel.closed:
+                self._drop(host)
+
+
+def _why(info: Any) -> tuple[str, str]:
+    if info.si_code == os.CLD_EXITED:
+        words = f"importing it ended the process with exit code {info.si_status} (os._exit?); drop that call."
+        return "FLX-2007", words
+    name = signal_name(info.si_status)
+    hint = ": often the kernel, when memory ran out" if info.si_status == signal.SIGKILL else ""
+    return "FLX-2007", f"importing it was ended by {name}{hint}; look at the libraries it imports."
+
+
+def _not_loaded(order: Message, code: str, message: str, error: Message | None = None) -> Message:
+    error = error or {"code": code, "message": message, "line": None, "file": order["file"], "traceback": ""}
+    return {
+        "type": "loaded", "id": order["id"], "file": order["file"], "bundle": None, "files": {}, "dags": [],
+        "error": error, "seconds": 0.0,
+    }  # fmt: skip

@@ -1,0 +1,237 @@
+"""Imports one dag file in a dag host: from disk (keeping the bytes of all it imports) or from a stored bundle.
+
+A *bundle* is the file and every module of the dags folder that its import pulled in. Its hash is over those bytes, so
+equal bundles mean equal code. Everything else (installed libraries) is imported as usual.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib.machinery import ModuleSpec, PathFinder
+from types import FrameType, ModuleType, TracebackType
+from typing import Any
+
+from fluxd.authoring import registry
+from fluxd.errors import FluxError
+
+MB = 1024 * 1024
+
+
+class ImportTimeout(BaseException):
+    """Raised in the middle of an import that takes too long; no `except Exception` of the file stops it."""
+
+
+class Source:
+    """Finds the modules of the dags folder; remembers what it served. Stands where a script's own folder would."""
+
+    def __init__(self, dags_dir: str, stored: dict[str, str] | None = None) -> None:
+        self.dags_dir = dags_dir
+        self.files: dict[str, str] = {}  # relative path -> text, as imported
+        self._bytes: dict[str, bytes] = {}
+        self._stored = stored or {}
+        self.main = ""
+
+    def install(self) -> None:
+        at = next((i for i, finder in enumerate(sys.meta_path) if finder is PathFinder), len(sys.meta_path))
+        sys.meta_path.insert(at, self)  # type: ignore[arg-type]
+
+    def bundle(self) -> str:
+        """The hash of all that was imported from disk; 16 hex digits."""
+        digest = hashlib.sha256()
+        for name in sorted(self._bytes):
+            data = self._bytes[name]
+            digest.update(f"{name}\0{len(data)}\0".encode())
+            digest.update(data)
+        return digest.hexdigest()[:16]
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        base = fullname.replace(".", "/")
+        if path is not None and not any(entry.startswith(self.dags_dir) for entry in path):
+            return None
+        for relative, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
+            if self._has(relative):
+                return self.spec(fullname, relative, is_package)
+        folder = os.path.join(self.dags_dir, base)
+        if os.path.isdir(folder) or any(name.startswith(f"{base}/") for name in self._stored):
+            if path is None and PathFinder.find_spec(fullname) is not None:
+                return None  # a folder of that name is no reason to hide an installed package
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [folder]
+            return spec
+        return None
+
+    def spec(self, fullname: str, relative: str, is_package: bool) -> ModuleSpec:
+        path = os.path.join(self.dags_dir, relative)
+        spec = ModuleSpec(fullname, self, origin=path, loader_state=relative, is_package=is_package)
+        spec.has_location = True
+        if is_package:
+            spec.submodule_search_locations = [os.path.dirname(path)]
+        return spec
+
+    def _has(self, relative: str) -> bool:
+        return relative in self._stored or os.path.isfile(os.path.join(self.dags_dir, relative))
+
+    def _read(self, relative: str) -> str:
+        # A module that was not part of the stored import (say, one imported inside a task) comes from disk.
+        text = self._stored.get(relative)
+        if text is None:
+            with open(os.path.join(self.dags_dir, relative), "rb") as file:
+                data = file.read()
+            text = importlib.util.decode_source(data)
+            self._bytes[relative] = data
+        self.files[relative] = text
+        return text
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None and spec.origin is not None
+        relative, path = spec.loader_state, spec.origin
+        text = self._read(relative)
+        # Tracebacks and inspect.getsource show what was imported, also when the file on disk has changed.
+        linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+        code = compile(text, path, "exec", dont_inherit=True)
+        # Dags that another dag file makes are that file's own, also when this one imports it.
+        foreign = relative != self.main and is_dag_file(relative)
+        with registry.apart() if foreign else nullcontext():
+            exec(code, module.__dict__)  # noqa: S102 - this is what loading a dag file means
+
+    def get_source(self, fullname: str) -> str | None:
+        module = sys.modules.get(fullname)
+        spec = module.__spec__ if module else None
+        return self.files.get(spec.loader_state) if spec else None
+
+    def load(self, file: str) -> list[Any]:
+        """Import the dag file; the dags it made, in order."""
+        self.main = file
+        name, parent = _module_name(file)
+        if parent:
+            importlib.import_module(parent)
+        spec = self.spec(name, file, is_package=False)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        self.exec_module(module)
+        return registry.collect()
+
+
+def is_dag_file(relative: str) -> bool:
+    """Modules whose name, or a folder of theirs, begins with `_` or `.` are parts of others, not dag files."""
+    return not any(part.startswith(("_", ".")) for part in relative.split("/"))
+
+
+def _module_name(file: str) -> tuple[str, str]:
+    """(module name, parent package) of a dag file: its own name where that is free, so that siblings find it."""
+    parts = file.removesuffix(".py").split("/")
+    if all(part.isidentifier() for part in parts):
+        top = parts[0]
+        if top not in sys.stdlib_module_names and top not in sys.modules:
+            return ".".join(parts), ".".join(parts[:-1])
+    return "flux_dag_" + "".join(c if c.isalnum() else "_" for c in file), ""
+
+
+class Limits:
+    """Time and memory while importing. The time limit raises in the main thread, so that the line is known."""
+
+    def __init__(self, timeout_s: float, memory_mb: int) -> None:
+        self._timeout_s = timeout_s
+        self._memory_mb = memory_mb
+        self._data = resource.getrlimit(resource.RLIMIT_DATA)
+
+    def __enter__(self) -> None:
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[5]) * resource.getpagesize()
+        soft, hard = used + self._memory_mb * MB, self._data[1]
+        if hard != resource.RLIM_INFINITY:
+            soft = min(soft, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        signal.signal(signal.SIGALRM, self._alarm)
+        signal.setitimer(signal.ITIMER_REAL, self._timeout_s)
+
+    def __exit__(self, *exc: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_DATA, self._data)
+
+    def _alarm(self, signum: int, frame: FrameType | None) -> None:
+        raise ImportTimeout
+
+
+def load(source: Source, file: str, timeout_s: float, memory_mb: int) -> tuple[list[Any], dict[str, Any] | None]:
+    """Import under the limits. Returns (dags, None) or ([], error): error is {code, message, line, traceback}."""
+    source.install()
+    try:
+        with Limits(timeout_s, memory_mb):
+            return source.load(file), None
+    except BaseException as error:
+        return [], describe(error, file, source.dags_dir, timeout_s, memory_mb)
+
+
+def describe(error: BaseException, file: str, dags_dir: str, timeout_s: float, memory_mb: int) -> dict[str, Any]:
+    """The error of an import in one sentence, with the user's frames only."""
+    frames = [frame for frame in _frames(error.__traceback__) if frame.filename.startswith(f"{dags_dir}/")]
+    line = frames[-1].lineno if frames else None
+    where = os.path.relpath(frames[-1].filename, dags_dir) if frames else file
+    shown = "".join(traceback.format_list(frames[-8:])) + "".join(traceback.format_exception_only(error))
+    if isinstance(error, SyntaxError) and (error.filename or "").startswith(f"{dags_dir}/"):
+        line, where = error.lineno, os.path.relpath(str(error.filename), dags_dir)
+    place = f"{where}, line {line}" if line else where
+    code, words = _words(error, timeout_s, memory_mb)
+    return {"code": code, "message": f"{place}: {words}", "line": line, "file": where, "traceback": shown[-20_000:]}
+
+
+def _frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
+    return traceback.extract_tb(tb)
+
+
+def _words(error: BaseException, timeout_s: float, memory_mb: int) -> tuple[str, str]:
+    kind, text = type(error).__name__, str(error).strip()
+    match error:
+        case FluxError():
+            return error.code, error.message
+        case ImportTimeout():
+            return "FLX-2004", f"importing it took longer than {timeout_s:g} s; move slow work into a task."
+        case MemoryError():
+            return "FLX-2005", f"importing it needs more than {memory_mb} MB of memory; move this work into a task."
+        case SyntaxError():
+            return "FLX-2001", f"{error.msg}; mend the syntax."
+        case ImportError():
+            return "FLX-2002", f"{text} ({kind}); install it into Flux's environment or mend the import."
+        case SystemExit():
+            return "FLX-2008", f"it calls sys.exit({error.code!r}) while being imported; a dag file only defines dags."
+        case KeyboardInterrupt():
+            return "FLX-2008", "it raises KeyboardInterrupt while being imported; a dag file only defines dags."
+        case OSError() if error.filename:
+            return "FLX-2009", f"{error.strerror}: {error.filename} ({kind})."
+        case _:
+            return "FLX-2003", f"{kind}: {text}" if text else f"{kind} was raised while importing it."
+
+
+def threads_left() -> int:
+    """How many threads an import left behind that make a fork unsafe.
+
+    A thread that Python knows may hold any lock at the moment of a fork. Of threads that only the system knows, those
+    of numpy's BLAS are safe (it stops them around a fork), so they do not count where numpy is loaded.
+    """
+    python_threads = threading.active_count() - 1
+    system_threads = len(os.listdir("/proc/self/task")) - 1
+    if python_threads == 0 and "numpy" in sys.modules:
+        return 0
+    return max(python_threads, system_threads)
+
+
+def seconds_since(start: float) -> float:
+    return round(time.monotonic() - start, 4)

@@ -1,0 +1,71 @@
+"""How an attempt ended, in words: for processes that could not tell it themselves."""
+
+import os
+import signal
+from typing import Any
+
+SKIP_EXIT_CODE = 99
+TAIL = 4096
+
+Outcome = dict[str, Any]
+
+
+def failed(code: str, kind: str, message: str, *, retry: bool = True) -> Outcome:
+    """The outcome of a failure: `kind` is a short type name, `retry` False when trying again cannot help."""
+    return {"state": "failed", "error": {"type": kind, "message": f"{code}: {message}", "retry": retry}}
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def crashed(exit_code: int | None, by_signal: int | None, killed: str | None) -> Outcome:
+    """A process that ended without telling an outcome."""
+    if by_signal is not None:
+        name = signal_name(by_signal)
+        if killed is not None:
+            return failed("FLX-7013", "Killed", f"The task was told to stop ({killed}) and ended by {name}.")
+        hint = " (often the kernel, when memory ran out)" if by_signal == signal.SIGKILL else ""
+        return failed("FLX-7011", "Crashed", f"The task's process was ended by {name}{hint}, without a result.")
+    return failed(
+        "FLX-7012",
+        "Crashed",
+        f"The task's process left with exit code {exit_code} before its result was known (os._exit, or an exec?).",
+    )
+
+
+def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
+    """A spawned command: 0 is success, and its last line of output the XCom `return_value`."""
+    if exit_code == 0:
+        line = last_line(log) if spawn.get("xcom", True) else None
+        return {"state": "success", "xcoms": [] if line is None else [["return_value", line]]}
+    skips = spawn.get("skip_on_exit_code", SKIP_EXIT_CODE)
+    if exit_code == skips or (isinstance(skips, list) and exit_code in skips):
+        return {"state": "skipped"}
+    return failed("FLX-3014", "CommandFailed", f"The command ended with exit code {exit_code}.")
+
+
+def last_line(path: str) -> str | None:
+    """The last line of a log; None when there is none, or it does not fit in TAIL bytes."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        size = os.fstat(fd).st_size
+        if size == 0:
+            return None
+        data = os.pread(fd, TAIL, max(0, size - TAIL))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    tail = data.rstrip(b"\r\n")
+    start = tail.rfind(b"\n") + 1
+    if start == 0 and size > TAIL:
+        return None
+    # Postgres keeps no NUL in text.
+    return tail[start:].decode(errors="replace").replace("\0", "\ufffd") or None

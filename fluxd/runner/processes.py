@@ -1,0 +1,93 @@
+"""Facts about processes, from /proc: who is alive, since when, and whose child is whose.
+
+A pid alone proves nothing, because pids are used again: a process is known by boot id, pid and start time.
+"""
+
+import ctypes
+import os
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children, so that none escapes to init."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def set_name(name: str) -> None:
+    """The name that ps and top show (15 bytes of it); forked children inherit it."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, name.encode())
+    os.close(fd)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/<pid>/stat from the third (state) on, or None when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 1024)
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name stands in parentheses and may hold anything, so count from the last one.
+    return text[text.rindex(b")") + 2 :].split()
+
+
+def start_ticks(pid: int) -> int:
+    """When the process began, in clock ticks since boot; 0 when it is gone."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def alive(pid: int, ticks: int) -> bool:
+    """Whether this very process still runs (a zombie does not)."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] not in b"ZX" and int(fields[19]) == ticks
+
+
+def children() -> list[int]:
+    """The children of this (single-threaded) process; empty where the kernel does not tell."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:
+        return []
+
+
+def environ(pid: int) -> list[bytes]:
+    """The environment a process was started with; empty when it is gone or not ours to read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def fence_of(pid: int) -> int | None:
+    """The attempt that a process descends from, as its name (forked) or its environment (executed) tells."""
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            label, _, number = file.read().rstrip("\n").partition(":")
+    except OSError:
+        return None
+    if label == "flux" and number.isdigit():
+        return int(number)
+    for variable in environ(pid):
+        if variable.startswith(b"FLUX_FENCE="):
+            return int(variable.removeprefix(b"FLUX_FENCE="))
+    return None
+
+
+def carrying(variable: bytes) -> list[int]:
+    """Every other process that was started with `NAME=value` in its environment."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid() and variable in environ(pid)]

@@ -1,0 +1,175 @@
+"""The waiting: one coroutine polls for all waiters that want the same thing, each look under a deadline.
+
+A wait holds no process and no slot. Only sensor classes that ship with Flux are polled here; they are asked through
+`poke`, and every look has a deadline, so that a disk or a server that hangs delays nobody but its own waiters.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from fluxd import sensors
+from fluxd.core.commands import BeginWait
+from fluxd.core.events import Event, WaitEnded
+from fluxd.errors import FluxError
+from fluxd.observations import Seen, observe
+
+ERRORS_IN_A_ROW_MAX = 3
+INTERVAL_MAX_S = 3600.0
+
+
+@dataclass
+class Waiter:
+    fence: int
+    what: str
+    until: datetime | None
+    soft_fail: bool
+
+
+@dataclass
+class Probe:
+    """One thing that is waited for, and all who wait for it."""
+
+    sensor: str
+    args: dict[str, Any]
+    interval_s: float
+    backoff: bool
+    waiters: dict[int, Waiter] = field(default_factory=dict)
+    errors: int = 0
+
+
+class Sensing:
+    """Polls for waiting instances and posts `WaitEnded`."""
+
+    def __init__(self, post: Callable[[Event], None], *, poke_timeout_s: float, pokes_at_once: int) -> None:
+        self._post = post
+        self._timeout_s = poke_timeout_s
+        self._slots = asyncio.Semaphore(pokes_at_once)
+        self._probes: dict[bytes, Probe] = {}
+        self._probe_of: dict[int, bytes] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._probe_of)
+
+    def begin(self, act: BeginWait) -> None:
+        """Wait for this too. Beginning a wait that is under way changes nothing."""
+        if act.fence in self._probe_of:
+            return
+        request = act.request
+        interval_s = float(request.get("poke_interval") or 30.0)
+        waiter = Waiter(
+            act.fence,
+            f"{act.run.dag_id}/{act.run.run_id}/{act.instance.task_id}",
+            act.until,
+            bool(request.get("soft_fail")),
+        )
+        key = orjson.dumps([request["sensor"], request["args"], interval_s], option=orjson.OPT_SORT_KEYS)
+        self._probe_of[act.fence] = key
+        if probe := self._probes.get(key):
+            probe.waiters[act.fence] = waiter
+            return
+        probe = Probe(
+            request["sensor"],
+            request["args"],
+            interval_s,
+            bool(request.get("exponential_backoff")),
+            {act.fence: waiter},
+        )
+        self._probes[key] = probe
+        task = asyncio.get_running_loop().create_task(self._poll(key, probe), name=f"probe {probe.sensor}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def end(self, fence: int) -> None:
+        """Nobody waits for this any more."""
+        key = self._probe_of.pop(fence, None)
+        if key is not None and (probe := self._probes.get(key)):
+            probe.waiters.pop(fence, None)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _poll(self, key: bytes, probe: Probe) -> None:
+        """Look, and look again, until nobody waits."""
+        interval_s = probe.interval_s
+        try:
+            sensor = sensors.get(probe.sensor)(**probe.args)
+        except Exception as error:
+            self._fail_all(probe, f"the sensor {probe.sensor} cannot be made: {error}")
+            self._probes.pop(key, None)
+            return
+        while probe.waiters:
+            started = len(probe.waiters)
+            await self._look(sensor, probe)
+            self._end_overdue(probe)
+            if not probe.waiters:
+                break
+            if len(probe.waiters) > started:
+                continue  # somebody joined while we looked: they want an answer of their own
+            await asyncio.sleep(self._pause_s(probe, interval_s))
+            if probe.backoff:
+                interval_s = min(INTERVAL_MAX_S, interval_s * 2)
+        self._probes.pop(key, None)
+
+    def _pause_s(self, probe: Probe, interval_s: float) -> float:
+        """Until the next look, or until the first waiter's time is up."""
+        now = datetime.now(UTC)
+        deadlines = [(w.until - now).total_seconds() for w in probe.waiters.values() if w.until]
+        return max(0.01, min([interval_s, *deadlines]))
+
+    async def _look(self, sensor: Any, probe: Probe) -> None:
+        try:
+            async with self._slots, asyncio.timeout(self._timeout_s):
+                result = await sensor.poke(None)
+        except TimeoutError:
+            observe(
+                Seen.SENSOR_SLOW,
+                sensor=probe.sensor,
+                what=next(iter(probe.waiters.values())).what if probe.waiters else "nobody",
+                seconds=self._timeout_s,
+            )
+            self._count_error(probe, f"did not answer within {self._timeout_s:g} s")
+        except FluxError as error:
+            self._fail_all(probe, str(error))
+        except Exception as error:
+            self._count_error(probe, f"{type(error).__name__}: {error}")
+        else:
+            probe.errors = 0
+            if result:
+                value = getattr(result, "value", None)
+                for fence in list(probe.waiters):
+                    self._over(probe, fence, "success", value=value)
+
+    def _count_error(self, probe: Probe, reason: str) -> None:
+        probe.errors += 1
+        if probe.errors >= ERRORS_IN_A_ROW_MAX:
+            self._fail_all(
+                probe, f"FLX-3041: the sensor {probe.sensor} failed {probe.errors} times in a row; last: {reason}"
+            )
+
+    def _fail_all(self, probe: Probe, reason: str) -> None:
+        for fence in list(probe.waiters):
+            self._over(probe, fence, "failed", error=reason)
+
+    def _end_overdue(self, probe: Probe) -> None:
+        now = datetime.now(UTC)
+        for fence, waiter in list(probe.waiters.items()):
+            if waiter.until is not None and now >= waiter.until - timedelta(milliseconds=5):
+                state = "skipped" if waiter.soft_fail else "failed"
+                self._over(
+                    probe, fence, state, error="FLX-3040: what it waited for did not come before the sensor's timeout"
+                )
+
+    def _over(self, probe: Probe, fence: int, state: str, *, value: Any = None, error: str | None = None) -> None:
+        probe.waiters.pop(fence, None)
+        self._probe_of.pop(fence, None)
+        xcoms = () if value is None else (("return_value", value),)
+        self._post(WaitEnded(fence, state, datetime.now(UTC), xcoms, error))

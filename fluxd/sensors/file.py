@@ -1,0 +1,92 @@
+"""Waits for a file."""
+
+import glob
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fluxd.authoring import checks
+from fluxd.authoring.policy import Duration
+from fluxd.authoring.sensor import BaseSensor, PokeResult
+from fluxd.errors import Invalid
+
+CHUNK = 1024 * 1024
+
+
+class FileSensor(BaseSensor):
+    """Waits until a file is there; its path (for a pattern: the sorted paths of all that fit) is the XCom.
+
+    path (or filepath): may hold * ? [] and **; relative to the folder of the dag file. min_size: bytes. unchanged_for:
+    time since the last change, for files that are still being written. contains: a line begins with this text.
+    """
+
+    template_fields: ClassVar[Sequence[str]] = ("path", "contains")
+
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        filepath: str | os.PathLike[str] | None = None,
+        min_size: int = 0,
+        unchanged_for: Duration = 0.0,
+        contains: str | None = None,
+        **sensor_arguments: Any,
+    ) -> None:
+        super().__init__(**sensor_arguments)
+        given = path if path is not None else filepath
+        if given is None:
+            raise Invalid("FLX-1012", f"FileSensor {self.task_id!r} needs the argument 'path'.")
+        what = f"of FileSensor {self.task_id!r}"
+        self.path = os.fspath(given) if isinstance(given, os.PathLike) else given
+        self.min_size = checks.whole(min_size, f"min_size {what}")
+        self.unchanged_for = checks.seconds(unchanged_for, f"unchanged_for {what}")
+        self.contains = contains
+
+    async def poke(self, context: dict[str, Any] | None = None) -> PokeResult:
+        """Look for the file, in a worker thread: a file system may hang."""
+        import asyncio
+
+        return await asyncio.to_thread(self._look)
+
+    def wait_args(self, context: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "path": self._pattern(),
+            "min_size": self.min_size,
+            "unchanged_for": self.unchanged_for,
+            "contains": self.contains,
+        }
+
+    def _pattern(self) -> str:
+        return str((self.dag.folder if self.dag else Path.cwd()) / self.path)
+
+    def _look(self) -> PokeResult:
+        pattern = self._pattern()
+        if Path(pattern).exists() or not glob.has_magic(pattern):
+            return PokeResult(self._fits(pattern), pattern)
+        found = sorted(path for path in glob.iglob(pattern, recursive=True) if self._fits(path))
+        return PokeResult(bool(found), found)
+
+    def _fits(self, path: str) -> bool:
+        try:
+            state = Path(path).stat()
+            if state.st_size < self.min_size or time.time() - state.st_mtime < self.unchanged_for:
+                return False
+            return self.contains is None or has_line(path, self.contains)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def has_line(path: str, beginning: str) -> bool:
+    """Whether a line of the file begins with this text."""
+    wanted = b"\n" + beginning.encode()
+    # The line before the first is empty; what is kept of a chunk lets a match reach over its end.
+    kept = b"\n"
+    with Path(path).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            data = kept + chunk
+            if wanted in data:
+                return True
+            kept = data[-len(wanted) + 1 :] if len(wanted) > 1 else b""
+    return False

@@ -1,0 +1,22 @@
+-- What the daemon's keeper looks up beside turns and dags.
+
+-- name: tasks_with_xcoms
+SELECT DISTINCT xcom.run_number, xcom.task_id
+FROM xcom JOIN run ON run.number = xcom.run_number
+WHERE run.state IN ('queued', 'running')
+
+-- name: name_of_run
+SELECT dag_id, run_id FROM run WHERE number = $1
+
+-- name: run_id_taken
+SELECT EXISTS (SELECT FROM run WHERE dag_id = $1 AND run_id = $2)
+
+-- name: version
+SELECT version.spec, version.bundle, bundle.file
+FROM dag_version AS version JOIN bundle ON bundle.hash = version.bundle
+WHERE version.id = $1
+
+-- name: xcoms_of_tasks
+SELECT xcom.run_number, xcom.task_id, xcom.key, xcom.value
+FROM unnest($1::bigint[], $2::text[]) AS wanted (run_number, task_id)
+JOIN xcom ON xcom.run_number = wanted.run_number AND xcom.task_id = wanted.task_id AND xcom.map_index = -1

@@ -1,0 +1,91 @@
+-- What one turn of the engine stores. `turns.save` joins the parts that a turn has into one statement (as WITH parts),
+-- which is one round trip and one transaction by itself. Parts see the database as it was before the statement, so
+-- none may depend on what another wrote; foreign keys are checked when all are done.
+-- The arrays hold whole rows of the tables, in the order of their columns.
+
+-- name: save_runs
+INSERT INTO run SELECT * FROM unnest($1::run[])
+ON CONFLICT (number) DO UPDATE
+SET state = excluded.state, version_id = excluded.version_id, queued_at = excluded.queued_at,
+    started_at = excluded.started_at, ended_at = excluded.ended_at, reason = excluded.reason,
+    cancelling = excluded.cancelling
+
+-- name: save_instances
+INSERT INTO task_instance SELECT * FROM unnest($1::task_instance[])
+ON CONFLICT (run_number, task_id, map_index) DO UPDATE
+SET state = excluded.state, try_number = excluded.try_number, max_tries = excluded.max_tries, fence = excluded.fence,
+    intent = excluded.intent, queued_at = excluded.queued_at, started_at = excluded.started_at,
+    ended_at = excluded.ended_at, retry_at = excluded.retry_at, wait = excluded.wait,
+    wait_until = excluded.wait_until, reason = excluded.reason
+-- A word of an older attempt changes nothing.
+WHERE task_instance.fence IS NULL OR task_instance.fence <= excluded.fence
+
+-- name: save_attempts
+-- In the order of their fences: one attempt ends before the next of the same instance may live (attempt_one_live).
+INSERT INTO attempt SELECT * FROM unnest($1::attempt[])
+ON CONFLICT (fence) DO UPDATE
+SET state = excluded.state, started_at = excluded.started_at, ended_at = excluded.ended_at, pid = excluded.pid,
+    exit_code = excluded.exit_code, signal = excluded.signal, reason = excluded.reason, usage = excluded.usage,
+    rendered = excluded.rendered
+-- An attempt ends once.
+WHERE attempt.ended_at IS NULL
+
+-- name: save_xcoms
+INSERT INTO xcom SELECT * FROM unnest($1::xcom[])
+ON CONFLICT (run_number, task_id, map_index, key) DO UPDATE SET value = excluded.value
+
+-- name: save_skips
+INSERT INTO tick_skip SELECT * FROM unnest($1::tick_skip[])
+ON CONFLICT (dag_id, first) DO UPDATE SET last = excluded.last, count = excluded.count, reason = excluded.reason
+
+-- name: save_cursors
+UPDATE dag SET next_due_at = new.next_due_at, paused = new.paused
+FROM unnest($1::text[], $2::timestamptz[], $3::boolean[]) AS new (dag_id, next_due_at, paused)
+WHERE dag.dag_id = new.dag_id
+
+-- name: drop_xcoms
+DELETE FROM xcom USING unnest($1::bigint[], $2::text[], $3::integer[]) AS gone (run_number, task_id, map_index)
+WHERE (xcom.run_number, xcom.task_id, xcom.map_index) = (gone.run_number, gone.task_id, gone.map_index)
+
+-- name: forget_dags
+-- All history goes with the row of the dag; the numbers that were given stay given.
+WITH kept AS (
+    UPDATE high_water
+    SET run_number = greatest(run_number, (SELECT max(number) FROM run)),
+        fence = greatest(high_water.fence, (SELECT max(fence) FROM attempt))
+)
+DELETE FROM dag WHERE dag_id = ANY ($1::text[])
+
+-- name: load_dags
+SELECT dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec
+FROM dag JOIN dag_version ON dag_version.id = dag.version_id
+ORDER BY dag.dag_id
+
+-- name: load_versions
+SELECT id, spec FROM dag_version
+WHERE id IN (SELECT version_id FROM run WHERE state IN ('queued', 'running'))
+
+-- name: load_runs
+SELECT * FROM run WHERE state IN ('queued', 'running') ORDER BY number
+
+-- name: load_instances
+SELECT task_instance.*
+FROM task_instance JOIN run ON run.number = task_instance.run_number
+WHERE run.state IN ('queued', 'running')
+ORDER BY run_number, task_id, map_index
+
+-- name: load_attempts
+SELECT * FROM attempt WHERE state IN ('queued', 'running', 'waiting') ORDER BY fence
+
+-- name: load_last_numbers
+SELECT greatest(run_number, (SELECT max(number) FROM run)) AS run_number,
+       greatest(high_water.fence, (SELECT max(fence) FROM attempt)) AS fence
+FROM high_water
+
+-- name: load_run
+SELECT run.*, dag_version.spec
+FROM run JOIN dag_version ON dag_version.id = run.version_id
+WHERE run.dag_id = $1 AND run.run_id = $2
+
+-- name: load_instances_of_run
+SELECT * FROM task_instance WHERE run_number = $1 ORDER BY task_id, map_index

@@ -1,0 +1,34 @@
+"""What comes next for a dag, and what its schedule says, from its spec as the database holds it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fluxd.core.cronwords import schedule_in_words
+from fluxd.core.spec import DagSpec, Schedule
+from fluxd.core.timetable import next_runs
+from fluxd.errors import FluxError
+
+
+def schedule_words(schedule: dict[str, Any], timezone: str) -> str:
+    """When runs are due, for people; the bare expression where a stored one is not understood any more."""
+    try:
+        return schedule_in_words(Schedule(**schedule), timezone)
+    except (FluxError, TypeError):
+        return str(schedule.get("expression"))
+
+
+def coming_runs(
+    spec: DagSpec, next_due_at: datetime | None, start: datetime | None, count: int
+) -> list[dict[str, Any]]:
+    """The next runs due at or after `start`; without it, from where the dag's timetable stands."""
+    if spec.schedule.kind == "once" and next_due_at is None:
+        return []  # its one run was there
+    return next_runs(
+        spec.schedule,
+        spec.timezone,
+        spec.dst,
+        start or next_due_at or datetime.now(UTC),
+        count,
+        start_date=spec.start_date,
+        end_date=spec.end_date,
+    )

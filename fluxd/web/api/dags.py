@@ -1,0 +1,118 @@
+"""Dags: what there is, what comes next, what is wrong with their files; trigger, pause, forget."""
+
+from typing import Any
+
+from aiohttp import web
+
+from fluxd.core.events import ForgetDag, PauseDag, TriggerRun
+from fluxd.core.spec import dag_from_json
+from fluxd.errors import NotFound
+from fluxd.store import api_views
+from fluxd.web.api import shapes
+from fluxd.web.api.answers import answer
+from fluxd.web.api.asking import Ask, in_zone, nearest
+from fluxd.web.api.coming import coming_runs
+
+
+async def no_dag(ask: Ask) -> NotFound:
+    """The error for a dag id that is not known, with the nearest one that is."""
+    dag_id = ask.path["dag_id"]
+    near = nearest(dag_id, await api_views.dag_names(ask.db))
+    if near == ".":
+        near = "; fluxctl dags list shows those that are, fluxctl dags errors the files that cannot be loaded."
+    return NotFound("FLX-4110", f"There is no dag {dag_id!r}{near}")
+
+
+async def find_dag(ask: Ask) -> Any:
+    """The row of the dag in the path. Raises NotFound FLX-4110."""
+    row = await api_views.dag(ask.db, ask.path["dag_id"])
+    if row is None:
+        raise await no_dag(ask)
+    return row
+
+
+async def post(ask: Ask, make: Any) -> Any:
+    """Post an event about the dag in the path; a dag that the scheduler does not know is named with the nearest."""
+    try:
+        return await ask.state.post(make)
+    except NotFound:
+        await find_dag(ask)
+        raise
+
+
+async def list_dags(ask: Ask) -> web.Response:
+    query = ask.query
+    rows = await api_views.dags(
+        ask.db,
+        after=shapes.from_cursor(query["cursor"], str) if query["cursor"] else "",
+        removed=query["removed"],
+        tag=query["tag"],
+        paused=query["paused"],
+        limit=query["limit"] + 1,
+    )
+    page = rows[: query["limit"]]
+    more = shapes.cursor_of(page[-1]["dag_id"]) if len(rows) > len(page) else None
+    return answer({"dags": [shapes.dag_in_list(row) for row in page], "next_cursor": more})
+
+
+async def show(ask: Ask) -> web.Response:
+    return answer(shapes.dag(await find_dag(ask)))
+
+
+async def trigger(ask: Ask) -> web.Response:
+    dag_id, body = ask.path["dag_id"], ask.body
+    logical_date = body["logical_date"]
+    if logical_date is not None and logical_date.tzinfo is None:
+        spec = (await find_dag(ask))["spec"] or {}
+        logical_date = in_zone(logical_date, spec.get("timezone", "UTC"))
+
+    def make(request: int) -> TriggerRun:
+        return TriggerRun(request, dag_id, body["run_id"], logical_date, body["conf"] or {}, ask.by)
+
+    made = await post(ask, make)
+    row = await api_views.run(ask.db, dag_id, made["run_id"])
+    return answer(shapes.run(row) if row is not None else made, 201)
+
+
+async def pause(ask: Ask) -> web.Response:
+    return await _set_paused(ask, True)
+
+
+async def unpause(ask: Ask) -> web.Response:
+    return await _set_paused(ask, False)
+
+
+async def _set_paused(ask: Ask, paused: bool) -> web.Response:
+    dag_id = ask.path["dag_id"]
+    return answer(await post(ask, lambda request: PauseDag(request, dag_id, paused, ask.by)))
+
+
+async def forget(ask: Ask) -> web.Response:
+    dag_id = ask.path["dag_id"]
+    return answer(await post(ask, lambda request: ForgetDag(request, dag_id, ask.by)))
+
+
+async def upcoming(ask: Ask) -> web.Response:
+    row = await find_dag(ask)
+    spec = dag_from_json(row["spec"] or {"dag_id": row["dag_id"]})
+    start = in_zone(ask.query["from"], spec.timezone)
+    return answer(
+        {
+            "dag_id": row["dag_id"],
+            "paused": row["paused"],
+            "timezone": spec.timezone,
+            "runs": coming_runs(spec, row["next_due_at"], start, ask.query["count"]),
+        }
+    )
+
+
+async def source(ask: Ask) -> web.Response:
+    row = await api_views.source(ask.db, ask.path["dag_id"], ask.query["version"])
+    if row is None:
+        await find_dag(ask)
+        raise NotFound("FLX-4111", f"The dag {ask.path['dag_id']!r} has no version {ask.query['version']}.")
+    return answer(dict(row))
+
+
+async def errors(ask: Ask) -> web.Response:
+    return answer({"errors": [shapes.dag_error(row) for row in await api_views.dag_errors(ask.db)]})

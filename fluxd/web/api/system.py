@@ -1,0 +1,36 @@
+"""The daemon itself: how it is, what can be asked of it, who may come in."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+from fluxd.store import accounts, api_views
+from fluxd.web.api.answers import answer
+from fluxd.web.api.asking import Ask
+
+
+async def status(ask: Ask) -> web.Response:
+    """The daemon's facts, with counts from the database."""
+    counts: dict[str, Any] = dict(await api_views.counts(ask.db))
+    now = datetime.now(UTC)
+    counts["clock_difference_s"] = round((now - counts.pop("database_time")).total_seconds(), 3)
+    uptime = (now - ask.state.started_at).total_seconds()
+    return answer(
+        {
+            **ask.state.status(),
+            "started_at": ask.state.started_at,
+            "uptime_s": round(uptime, 3),
+            "home": str(ask.state.settings.home),
+            **counts,
+        }
+    )
+
+
+async def login_link(ask: Ask) -> web.Response:
+    """A new one-time link. Whoever may ask for it is let in as that account, so the door decides who may ask."""
+    minutes = ask.state.settings.web.login_link_minutes
+    path = await accounts.make_login_link(ask.db, minutes, ask.body["name"])
+    address = ask.state.status().get("address") or f"http://{ask.state.settings.listen}"
+    expires_at = datetime.now(UTC) + timedelta(minutes=minutes)
+    return answer({"url": address.rstrip("/") + path, "expires_at": expires_at}, 201)

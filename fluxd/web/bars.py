@@ -1,0 +1,130 @@
+"""Runs and tasks as bars: from times to rectangles. What a state looks like is said in the style sheet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from fluxd.web import words
+
+LEAST = 5.0  # a run of no length is to be seen and hit too
+LEAST_FAILED = 8.0  # room for its cross
+
+
+def run_href(dag_id: str, run_id: str) -> str:
+    return f"/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
+def task_href(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    mapped = f"?map_index={map_index}" if map_index >= 0 else ""
+    return f"{run_href(dag_id, run_id)}/tasks/{quote(task_id, safe='')}{mapped}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One run: its column begins at x; the visible part is (left, top, across, tall)."""
+
+    state: str
+    href: str
+    title: str
+    x: float
+    width: float
+    left: float
+    top: float
+    across: float
+    tall: float
+    cross: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarRow:
+    bars: tuple[Bar, ...]
+    width: int
+    height: int
+    longest: float  # seconds
+
+
+def run_title(run: Mapping[str, Any], zone: str, now: datetime) -> str:
+    """A run in a sentence: what it covers, how it is, how long it took, and why."""
+    covers = words.stretch(run["data_interval_start"], run["data_interval_end"], zone)
+    text = f"{covers} · {run['state']}"
+    seconds = words.took(run["started_at"], run["ended_at"], now)
+    if seconds is not None:
+        text += f" {'after' if run['ended_at'] else 'for'} {words.duration(seconds)}"
+    return f"{text} · {run['reason']}" if run["reason"] else text
+
+
+def run_bars(
+    dag_id: str, runs: Sequence[Mapping[str, Any]], zone: str, now: datetime, *, slots: int, pitch: int, height: int
+) -> BarRow:
+    """Bars of these runs (oldest first), the newest at the right edge of `slots` columns of `pitch` pixels."""
+    seconds = [words.took(run["started_at"], run["ended_at"], now) or 0.0 for run in runs]
+    longest = max(seconds, default=0.0)
+    bars = []
+    for index, (run, took) in enumerate(zip(runs, seconds, strict=True), slots - len(runs)):
+        state, width = run["state"], pitch - 2
+        least = LEAST_FAILED if state == "failed" else LEAST
+        tall = max(least, (took / longest if longest else 0.0) * (height - 1))
+        x, across, inset = float(index * pitch), float(width), 0.0
+        if state == "cancelled":
+            across, inset = width / 3, width / 3
+        elif state in ("running", "queued"):  # drawn as an outline: half of the stroke lies outside
+            across, inset, tall = width - 1.6, 0.8, tall - 1.6
+        top = height - tall - inset * (state != "cancelled")
+        middle, arm = x + width / 2, min(width, 9) / 2 - 1.7
+        y = top + width / 2 + 0.4
+        cross = (
+            f"M{middle - arm:.1f} {y - arm:.1f}l{2 * arm:.1f} {2 * arm:.1f}"
+            f"M{middle + arm:.1f} {y - arm:.1f}l{-2 * arm:.1f} {2 * arm:.1f}"
+        )
+        bars.append(
+            Bar(
+                state=state,
+                href=run_href(dag_id, run["run_id"]),
+                title=run_title(run, zone, now),
+                x=x,
+                width=width,
+                left=round(x + inset, 1),
+                top=round(top, 1),
+                across=round(across, 1),
+                tall=round(tall, 1),
+                cross=cross,
+            )
+        )
+    return BarRow(tuple(bars), slots * pitch, height, longest)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A task on the time line of its run, in percent of it: it waited for a process, then it ran."""
+
+    wait_left: float
+    wait_width: float
+    left: float
+    width: float
+
+
+def spans(
+    tasks: Sequence[Mapping[str, Any]], begin: datetime | None, end: datetime | None, now: datetime
+) -> list[Span | None]:
+    """Where each task lies between the run's begin and its end (or now); None for those that did not start."""
+    if begin is None:
+        return [None] * len(tasks)
+    whole = max(((end or now) - begin).total_seconds(), 0.001)
+
+    def percent(at: datetime) -> float:
+        return min(100.0, max(0.0, (at - begin).total_seconds() / whole * 100))
+
+    found: list[Span | None] = []
+    for task in tasks:
+        started = task["started_at"]
+        if started is None:
+            found.append(None)
+            continue
+        left = percent(started)
+        width = max(0.6, percent(task["ended_at"] or now) - left)
+        queued = percent(task["queued_at"] or started)
+        left = min(left, 99.4)
+        found.append(Span(round(queued, 2), round(max(0.0, left - queued), 2), round(left, 2), round(width, 2)))
+    return found

@@ -1,0 +1,77 @@
+"""What went wrong, told in the form that was asked for: a page to a browser, problem details (RFC 9457) to a program.
+
+An error that nobody foresaw shows its code alone; what is behind it is in the daemon's log.
+"""
+
+import traceback
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import orjson
+from aiohttp import web
+
+from fluxd.errors import FluxError
+from fluxd.observations import Seen, observe
+from fluxd.store.database import GONE
+from fluxd.web.auth import LoginNeeded
+from fluxd.web.render import render
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# What we say for the answers of the HTTP library itself.
+SENTENCES = {
+    404: "There is no page at this address: it may have been deleted, or the link has a typing error.",
+    405: "This address exists, but it cannot be asked for in this way.",
+    413: "That was too much data for one request: the limit is 1 MiB.",
+}
+
+
+def _is_for_program(request: web.Request) -> bool:
+    return request.path.startswith(("/api/", "/metrics", "/healthz"))
+
+
+def problem(status: int, code: str, message: str) -> web.Response:
+    """Problem details in JSON."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": message,
+        "code": code,
+    }
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/problem+json")
+
+
+def failure(request: web.Request, status: int, code: str, message: str) -> web.Response:
+    """The answer to a request that failed."""
+    if _is_for_program(request):
+        return problem(status, code, message)
+    title = HTTPStatus(status).phrase
+    return render(request, "error.html", status=status, title=title, code=code, message=message)
+
+
+@web.middleware
+async def answer_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The outermost middleware: no exception of a handler leaves it, so every answer is ours."""
+    try:
+        return await handler(request)
+    except LoginNeeded as error:
+        if _is_for_program(request):
+            return problem(error.status, error.code, error.message)
+        return web.Response(status=303, headers={"Location": "/login"})
+    except FluxError as error:
+        return failure(request, error.status, error.code, error.message)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = failure(request, error.status, "FLX-4087", SENTENCES.get(error.status, f"{error.reason}."))
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except (TimeoutError, *GONE):
+        return failure(request, 503, "FLX-4089", "The database does not answer; running tasks go on.")
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        observe(Seen.REQUEST_FAILED, method=request.method, path=request.path, reason=reason)
+        return failure(request, 500, "FLX-4088", "Something in Flux itself failed here; its log says what.")

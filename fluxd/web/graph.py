@@ -1,0 +1,224 @@
+"""A dag as a picture: where its tasks stand, how its edges run, which boxes its groups make.
+
+The order within the layers comes from fast-sugiyama; sizes, direction and curves are ours. A layout depends on the
+shape of the dag alone, so it is kept: states are painted on by the template.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from fast_sugiyama import from_edges
+
+NODE_HEIGHT = 26
+CHAR_WIDTH = 6.7  # of the label's font, a little generous
+NODE_PADDING = 34  # the state's sign and the room around the label
+NARROWEST, WIDEST = 64, 236
+GAP_ACROSS = 10  # between neighbours of one layer
+GAP_ALONG = 38  # between layers: room for the edges
+MARGIN = 10
+# The window that a graph should fill well: decides between left-to-right and top-down.
+WINDOW = (760, 380)
+LONE_COLUMNS = 4
+SPACING = 100  # the layout library's unit, divided out again
+
+Point = tuple[float, float]
+# (task id, upstream ids, group)
+Shape = tuple[tuple[str, tuple[str, ...], str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    task_id: str
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    source: str
+    target: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything in pixels, the upper left corner at (0, 0)."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    boxes: tuple[Box, ...]
+    width: float
+    height: float
+
+
+def _label(task_id: str, group: str | None) -> str:
+    text = task_id.removeprefix(f"{group}.") if group else task_id
+    most = int((WIDEST - NODE_PADDING) / CHAR_WIDTH)
+    if len(text) <= most:
+        return text
+    tail = most // 3
+    return f"{text[: most - tail - 1]}…{text[-tail:]}"
+
+
+# A place in the abstract grid: (layer, place within the layer), both rising from 0, the place not always whole.
+Places = dict[str, tuple[int, float]]
+# An edge as the points it goes through, in abstract places.
+Chains = list[tuple[str, str, list[tuple[int, float]]]]
+
+
+def _component(layout: Any) -> tuple[Places, Chains]:
+    """Abstract places of one connected part. Whole numbers among its vertices are bends of long edges."""
+    positions, _, _, links = layout
+    rows = sorted({round(y) for _, (_, y) in positions}, reverse=True)
+    layer = {y: index for index, y in enumerate(rows)}
+    left = min(x for _, (x, _) in positions)
+    at = {vertex: (layer[round(y)], (x - left) / SPACING) for vertex, (x, y) in positions}
+    follow: dict[int | str, int | str] = {source: target for source, target in links if isinstance(source, int)}
+    chains: Chains = []
+    for source, target in links:
+        if isinstance(source, int):
+            continue
+        points, end = [], target
+        while isinstance(end, int):
+            points.append(at[end])
+            end = follow[end]
+        chains.append((source, end, points))
+    return {vertex: place for vertex, place in at.items() if isinstance(vertex, str)}, chains
+
+
+def _places(shape: Shape) -> tuple[Places, Chains]:
+    """Abstract places of all tasks: the connected parts one after the other, tasks without edges below them."""
+    edges = [(upstream, task_id) for task_id, upstreams, _ in shape for upstream in upstreams]
+    places: Places = {}
+    chains: Chains = []
+    offset = 0.0
+    parts = from_edges(edges, vertex_spacing=SPACING, dummy_vertices=True, dummy_size=SPACING * 0.6) if edges else []
+    for part in sorted(parts, key=lambda part: -len(part[0])):
+        found, found_chains = _component(part)
+        for vertex, (layer, across) in found.items():
+            places[vertex] = (layer, across + offset)
+        for source, target, points in found_chains:
+            chains.append((source, target, [(layer, across + offset) for layer, across in points]))
+        every = [across for _, across in found.values()] + [a for _, _, points in found_chains for _, a in points]
+        offset += max(every, default=0.0) + 1.2
+    lone = [task_id for task_id, _, _ in shape if task_id not in places]
+    for index, task_id in enumerate(lone):
+        places[task_id] = (index % LONE_COLUMNS, offset + index // LONE_COLUMNS)
+    return places, chains
+
+
+def _smooth(points: Sequence[Point], sideways: bool) -> str:
+    """A curve through the points that leaves and reaches each along the main direction."""
+    x, y = points[0]
+    path = [f"M{x:.1f} {y:.1f}"]
+    for nx, ny in points[1:]:
+        if (ny if sideways else nx) == (y if sideways else x):
+            path.append(f"L{nx:.1f} {ny:.1f}")
+        elif sideways:
+            middle = (x + nx) / 2
+            path.append(f"C{middle:.1f} {y:.1f} {middle:.1f} {ny:.1f} {nx:.1f} {ny:.1f}")
+        else:
+            middle = (y + ny) / 2
+            path.append(f"C{x:.1f} {middle:.1f} {nx:.1f} {middle:.1f} {nx:.1f} {ny:.1f}")
+        x, y = nx, ny
+    return "".join(path)
+
+
+def _boxes(shape: Shape, nodes: dict[str, Node]) -> tuple[Box, ...]:
+    """A box around each group, where it would not catch a task of another group too."""
+    groups = {group for _, _, group in shape if group}
+    boxes = []
+    for group in sorted(groups):
+        inside = [nodes[task_id] for task_id, _, of in shape if of and (of == group or of.startswith(f"{group}."))]
+        x, y = min(node.x for node in inside) - 8, min(node.y for node in inside) - 18
+        right = max(node.x + node.width for node in inside) + 8
+        bottom = max(node.y + node.height for node in inside) + 8
+        members = {node.task_id for node in inside}
+        if all(
+            node.x > right or node.x + node.width < x or node.y > bottom or node.y + node.height < y + 12
+            for node in nodes.values()
+            if node.task_id not in members
+        ):
+            boxes.append(Box(group, x, y, right - x, bottom - y))
+    return tuple(boxes)
+
+
+def _draw(shape: Shape, places: Places, chains: Chains, sideways: bool) -> Layout:
+    labels = {task_id: _label(task_id, group) for task_id, _, group in shape}
+    wants = {
+        task_id: min(WIDEST, max(NARROWEST, len(label) * CHAR_WIDTH + NODE_PADDING))
+        for task_id, label in labels.items()
+    }
+    layers = max((layer for layer, _ in places.values()), default=0) + 1
+    room = 12 if any(group for _, _, group in shape) else 0  # for the names of groups
+    widest = max(wants.values(), default=float(NARROWEST))
+    pitch = NODE_HEIGHT + GAP_ACROSS + room if sideways else widest + GAP_ACROSS
+    if sideways:
+        thick = [
+            max((wants[t] for t, (layer, _) in places.items() if layer == index), default=0.0)
+            for index in range(layers)
+        ]
+    else:
+        thick = [float(NODE_HEIGHT)] * layers
+    begin = [MARGIN + room / 2 + sum(thick[:index]) + index * (GAP_ALONG + room / 2) for index in range(layers)]
+
+    def middle(across: float) -> float:
+        return MARGIN + room + across * pitch + (NODE_HEIGHT if sideways else widest) / 2
+
+    nodes: dict[str, Node] = {}
+    for task_id, (layer, across) in places.items():
+        width = thick[layer] if sideways else wants[task_id]
+        x, y = (begin[layer], middle(across)) if sideways else (middle(across), begin[layer])
+        x, y = (x, y - NODE_HEIGHT / 2) if sideways else (x - width / 2, y + room / 2)
+        nodes[task_id] = Node(task_id, labels[task_id], x, y, width, NODE_HEIGHT)
+
+    edges = []
+    reached = [(node.x + node.width, node.y + node.height) for node in nodes.values()]
+    for source, target, bends in chains:
+        a, b = nodes[source], nodes[target]
+        if sideways:
+            points = [(a.x + a.width, a.y + a.height / 2)]
+            for layer, across in bends:
+                points += [(begin[layer], middle(across)), (begin[layer] + thick[layer], middle(across))]
+            points.append((b.x, b.y + b.height / 2))
+        else:
+            points = [(a.x + a.width / 2, a.y + a.height)]
+            for layer, across in bends:
+                points += [(middle(across), begin[layer]), (middle(across), begin[layer] + thick[layer])]
+            points.append((b.x + b.width / 2, b.y))
+        reached += points
+        edges.append(Edge(source, target, _smooth(points, sideways)))
+
+    boxes = _boxes(shape, nodes)
+    reached += [(box.x + box.width, box.y + box.height) for box in boxes]
+    width, height = max((x for x, _ in reached), default=0.0), max((y for _, y in reached), default=0.0)
+    return Layout(tuple(nodes.values()), tuple(edges), boxes, width + MARGIN, height + MARGIN)
+
+
+def _scale(layout: Layout) -> float:
+    return min(1.0, WINDOW[0] / layout.width, WINDOW[1] / layout.height)
+
+
+@lru_cache(maxsize=64)
+def lay_out(shape: Shape) -> Layout:
+    """The picture of a dag, left to right or top down, whichever is easier to read in a window of the usual shape."""
+    places, chains = _places(shape)
+    sideways = _draw(shape, places, chains, sideways=True)
+    if _scale(sideways) == 1.0:
+        return sideways
+    upright = _draw(shape, places, chains, sideways=False)
+    return upright if _scale(upright) > 1.15 * _scale(sideways) else sideways

@@ -1,0 +1,167 @@
+"""One dag: what ran, what failed and why, what comes next; its tasks by its runs as a grid, its shape as a graph."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from fluxd.core.spec import DagSpec, TaskSpec, dag_from_json
+from fluxd.errors import FluxError, NotFound
+from fluxd.store import page_views
+from fluxd.web import words
+from fluxd.web.api.coming import coming_runs, schedule_words
+from fluxd.web.bars import run_bars, run_href, task_href
+from fluxd.web.graph import Layout, lay_out
+from fluxd.web.render import render
+from fluxd.web.state import STATE
+
+RUNS = 28
+PITCH, HEIGHT = 17, 44
+COMING = 5
+# Which state speaks for a mapped task: the one that wants most attention.
+LOUDEST = (
+    "failed",
+    "upstream_failed",
+    "up_for_retry",
+    "running",
+    "restarting",
+    "waiting",
+    "queued",
+    "scheduled",
+    "cancelled",
+    "none",
+    "skipped",
+    "removed",
+    "success",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One task in one run."""
+
+    state: str
+    href: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class GridRow:
+    """A task with its cells, oldest run first; `heading` where a group begins with it."""
+
+    task: TaskSpec
+    label: str
+    heading: str | None
+    cells: tuple[Cell | None, ...]
+
+
+async def page(request: web.Request) -> web.Response:
+    """GET /dags/{dag_id}?before=: `before` shows the runs older than that one."""
+    state = request.app[STATE]
+    dag_id = request.match_info["dag_id"]
+    before = request.query.get("before", "")
+    db = state.db.read
+    row = await page_views.dag(db, dag_id)
+    if row is None or row["spec"] is None:
+        raise NotFound("FLX-4095", f"There is no dag {dag_id[:200]!r}: it was never seen, or it was deleted.")
+    spec = dag_from_json(row["spec"])
+    limit = min(int(before), page_views.LAST) if before.isdecimal() else page_views.LAST
+    runs = (await page_views.dag_runs(db, dag_id, before=limit, limit=RUNS + 1))[::-1]
+    older, runs = len(runs) > RUNS, runs[-RUNS:]
+    failure = await page_views.last_failure(db, dag_id)
+    instances = await page_views.grid(db, [run["number"] for run in runs])
+    versions = await page_views.versions(db, dag_id, 6)
+    skips = await page_views.skips(db, dag_id, 3)
+    now = datetime.now(UTC)
+    latest = runs[-1] if runs else None
+    states = _states(instances)
+    return render(
+        request,
+        "dag.html",
+        dag=row,
+        spec=spec,
+        schedule_words=schedule_words(row["spec"].get("schedule", {}), spec.timezone),
+        latest=latest,
+        failure=failure,
+        run_href=run_href,
+        bars=run_bars(dag_id, runs, spec.timezone, now, slots=max(len(runs), 1), pitch=PITCH, height=HEIGHT),
+        runs=runs,
+        rows=_grid(spec, runs, states),
+        used=sorted({cell["state"] for cell in states.values()}, key=LOUDEST.index, reverse=True),
+        older=runs[0]["number"] if older else None,
+        is_past=limit != page_views.LAST,
+        graph=await _graph(spec),
+        graph_cell=_painter(spec, latest, states),
+        coming=_coming(row, spec),
+        versions=versions,
+        skips=skips,
+        zone=spec.timezone,
+    )
+
+
+def _coming(row: Mapping[str, Any], spec: DagSpec) -> list[dict[str, Any]]:
+    if row["paused"] or row["removed"] or row["next_due_at"] is None:
+        return []
+    try:
+        found = coming_runs(spec, row["next_due_at"], None, COMING)
+    except FluxError:
+        return []  # the dag's warnings say what is wrong with its schedule
+    return [{"due_at": datetime.fromisoformat(run["due_at"]), "words": run["words"]} for run in found]
+
+
+def _states(instances: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], Mapping[str, Any]]:
+    """(run number, task id) → the instance to show; of a mapped task the loudest."""
+    shown: dict[tuple[int, str], Mapping[str, Any]] = {}
+    for one in instances:
+        key = (one["run_number"], one["task_id"])
+        if key not in shown or LOUDEST.index(one["state"]) < LOUDEST.index(shown[key]["state"]):
+            shown[key] = one
+    return shown
+
+
+def _cell(run: Mapping[str, Any], one: Mapping[str, Any], dag_id: str) -> Cell:
+    title = f"{one['task_id']} · {one['state']}"
+    if one["started_at"] and one["ended_at"]:
+        title += f" after {words.duration((one['ended_at'] - one['started_at']).total_seconds())}"
+    if one["try_number"] > 1:
+        title += f" · try {one['try_number']}"
+    if one["reason"]:
+        title += f" · {one['reason']}"
+    return Cell(one["state"], task_href(dag_id, run["run_id"], one["task_id"], one["map_index"]), title)
+
+
+def _grid(
+    spec: DagSpec, runs: Sequence[Mapping[str, Any]], states: Mapping[tuple[int, str], Mapping[str, Any]]
+) -> list[GridRow]:
+    rows, group = [], None
+    for task in spec.tasks:
+        heading = task.group if task.group != group else None
+        group = task.group
+        cells = []
+        for run in runs:
+            one = states.get((run["number"], task.task_id))
+            cells.append(None if one is None else _cell(run, one, spec.dag_id))
+        label = task.task_id.removeprefix(f"{group}.") if group else task.task_id
+        rows.append(GridRow(task, label, heading, tuple(cells)))
+    return rows
+
+
+async def _graph(spec: DagSpec) -> Layout:
+    shape = tuple((task.task_id, task.upstream, task.group) for task in spec.tasks)
+    # In a thread: the layout of a big dag must not hold up the scheduler.
+    return await asyncio.to_thread(lay_out, shape)
+
+
+def _painter(
+    spec: DagSpec, latest: Mapping[str, Any] | None, states: Mapping[tuple[int, str], Mapping[str, Any]]
+) -> Any:
+    """Gives the cell of the latest run for a node of the graph."""
+
+    def cell(task_id: str) -> Cell | None:
+        one = states.get((latest["number"], task_id)) if latest else None
+        return _cell(latest, one, spec.dag_id) if latest and one else None
+
+    return cell

@@ -1,0 +1,65 @@
+"""From a template and its values to a page. All text is escaped; no template may say otherwise (a test looks)."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from fluxd.store.accounts import Session
+from fluxd.web import notice, words
+from fluxd.web.static_files import static_url
+
+THEMES = ("auto", "light", "dark")
+THEME_COOKIE = "flux_theme"
+
+# How a state is called on pages, where that is not its name.
+STATE_WORDS = {"upstream_failed": "upstream failed", "up_for_retry": "up for retry", "none": "not started"}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals["static"] = static_url
+    environment.globals["words"] = words
+    environment.filters["seg"] = lambda text: quote(text, safe="")
+    environment.filters["json"] = lambda value: orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode()
+    environment.filters["state_words"] = lambda state: STATE_WORDS.get(state, state)
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+def theme(request: web.Request) -> str:
+    """auto | light | dark, as chosen by the reader."""
+    chosen = request.cookies.get(THEME_COOKIE, "auto")
+    return chosen if chosen in THEMES else "auto"
+
+
+def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    """The page made of this template. Every template may use `now`, `who`, `csrf`, `theme`, `here` and `said`."""
+    session: Session | None = request.get("session")
+    said = notice.read(request)
+    page = ENVIRONMENT.get_template(template).render(
+        now=datetime.now(UTC),
+        who=request.get("who"),
+        csrf=session.csrf if session else "",
+        theme=theme(request),
+        here=request.path_qs,
+        said=said,
+        **values,
+    )
+    response = web.Response(text=page, content_type="text/html", charset="utf-8", status=status)
+    if said:
+        notice.forget(response)
+    return response

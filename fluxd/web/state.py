@@ -1,0 +1,34 @@
+"""What the web side is given by the daemon: a window to look through and a slot to post events into, nothing more."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from fluxd.config import Settings
+from fluxd.core.events import Event
+from fluxd.store.database import Database
+from fluxd.web.live import LiveHub
+
+
+@dataclass
+class WebState:
+    """The web's whole knowledge of the daemon.
+
+    `post` takes a function that makes an event from a request number, and gives the reply's value after it was saved;
+    it raises FluxError where the answer is an error. `status()` gives the facts of `/healthz` and `fluxctl status`.
+    `commands` are verbs of the daemon that are not events of the scheduler, by name.
+    """
+
+    db: Database
+    post: Callable[[Callable[[int], Event]], Awaitable[Any]]
+    live: LiveHub
+    settings: Settings
+    started_at: datetime
+    status: Callable[[], dict[str, Any]]
+    commands: dict[str, Callable[..., Any]] = field(default_factory=dict)
+
+
+STATE = web.AppKey("state", WebState)

@@ -1,0 +1,43 @@
+// Times that are said relative to now stay true while a page is open.
+function amount(seconds) {
+  for (const [size, name] of [[86400, "day"], [3600, "h"], [60, "min"]]) {
+    if (seconds >= size * 0.995) {
+      const count = Math.max(1, Math.round(seconds / size));
+      return `${count} ${name}${name === "day" && count > 1 ? "s" : ""}`;
+    }
+  }
+  return `${Math.round(seconds)} s`;
+}
+
+export function relative(at, now) {
+  const seconds = (at - now) / 1000;
+  if (Math.abs(seconds) < 1) return "now";
+  return seconds > 0 ? `in ${amount(seconds)}` : `${amount(-seconds)} ago`;
+}
+
+export function duration(seconds) {
+  const two = (number) => String(number).padStart(2, "0");
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(Math.floor(seconds % 60))} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} m`;
+  const hours = Math.round(seconds / 3600);
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function startClock() {
+  setInterval(() => {
+    if (document.hidden) return;
+    const now = Date.now();
+    for (const element of document.querySelectorAll("[data-since]")) {
+      write(element, duration(Math.max(0, now - Date.parse(element.dataset.since)) / 1000));
+    }
+    for (const element of document.querySelectorAll("[data-relative]")) {
+      write(element, relative(Date.parse(element.dateTime), now));
+    }
+  }, 1000);
+}

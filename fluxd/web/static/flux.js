@@ -1,0 +1,66 @@
+// What scripts add to pages that are complete without them: news, keys, light or dark, a graph to move, a log that grows.
+import { fetchPage, startLive } from "./live.js";
+import { startKeys } from "./keys.js";
+import { startGraphs } from "./graph.js";
+import { startLog } from "./log.js";
+import { startClock } from "./clock.js";
+
+function startTheme() {
+  document.querySelector("[data-theme-form]")?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const root = document.documentElement;
+    const dark = root.dataset.theme === "auto"
+      ? matchMedia("(prefers-color-scheme: dark)").matches
+      : root.dataset.theme === "dark";
+    root.dataset.theme = dark ? "light" : "dark";
+    document.cookie = `flux_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=lax`;
+  });
+}
+
+// A form that leads back to this page is sent without leaving it.
+function startForms() {
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (!form.matches("form[data-quiet]")) return;
+    event.preventDefault();
+    const button = event.submitter;
+    const address = button?.hasAttribute("formaction") ? button.formAction : form.action;
+    if (button) button.disabled = true;
+    try {
+      await fetchPage(address, { method: "POST", body: new URLSearchParams(new FormData(form, button)) });
+    } finally {
+      if (button) button.disabled = false;
+    }
+  });
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-pick-all]")) return;
+    for (const box of event.target.closest("table").querySelectorAll("tbody input[type=checkbox]")) {
+      box.checked = event.target.checked;
+    }
+  });
+}
+
+// The search field finds while one types.
+function startSearch() {
+  const form = document.querySelector("form[data-search]");
+  let timer = 0;
+  form?.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const query = new URLSearchParams(new FormData(form));
+      if (!query.get("q")) query.delete("q");
+      const address = query.size ? `${form.action}?${query}` : form.action;
+      history.replaceState(null, "", address);
+      fetchPage(address);
+    }, 180);
+  });
+}
+
+startTheme();
+startForms();
+startSearch();
+startKeys();
+startGraphs();
+startLog();
+startClock();
+startLive();

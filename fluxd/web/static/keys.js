@@ -1,0 +1,69 @@
+// Everything by keyboard: / search, j and k through rows, g d to the dags, h and l to the neighbours, ? what there is.
+const KEYS = [
+  ["/", "search dags"],
+  ["j  k", "next and previous row; Enter opens it"],
+  ["h  l", "the run before and after"],
+  ["g d", "all dags"],
+  ["?", "this list"],
+];
+
+function isTyping(target) {
+  return target.isContentEditable || /^(input|textarea|select)$/i.test(target.nodeName) && target.type !== "checkbox";
+}
+
+function step(by) {
+  const rows = [...document.querySelectorAll("[data-rows] a.primary")];
+  if (!rows.length) return;
+  const at = rows.findIndex((link) => link.closest("tr").contains(document.activeElement));
+  const next = at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(rows.length - 1, Math.max(0, at + by));
+  rows[next].focus();
+}
+
+function search() {
+  const field = document.querySelector("[data-search] input[type=search]");
+  if (!field) {
+    location.href = "/dags#search";
+    return;
+  }
+  field.focus();
+  field.select();
+}
+
+function showKeys() {
+  let dialog = document.querySelector("dialog.keys");
+  if (!dialog) {
+    dialog = document.createElement("dialog");
+    dialog.className = "keys";
+    for (const [key, words] of KEYS) {
+      const line = document.createElement("p");
+      const sign = document.createElement("kbd");
+      sign.textContent = key;
+      line.append(sign, ` ${words}`);
+      dialog.append(line);
+    }
+    dialog.addEventListener("click", () => dialog.close());
+    document.body.append(dialog);
+  }
+  dialog.showModal();
+}
+
+export function startKeys() {
+  let after = "";
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape" && isTyping(event.target)) event.target.blur();
+    if (isTyping(event.target)) return;
+    const key = after + event.key;
+    after = "";
+    if (key === "/") search();
+    else if (key === "j") step(1);
+    else if (key === "k") step(-1);
+    else if (key === "?") showKeys();
+    else if (key === "g") after = "g";
+    else if (key === "gd") location.href = "/dags";
+    else if (key === "h" || key === "l") document.querySelector(`[data-key="${key}"]`)?.click();
+    else return;
+    event.preventDefault();
+  });
+  if (location.hash === "#search") search();
+}

@@ -1,0 +1,60 @@
+"""`python -m tests.sim --seeds N [--start S] [--replay SEED]`: many lives of the scheduler, and what went wrong."""
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+
+from tests.sim.world import World
+
+
+def live(seed: int) -> World:
+    """One life. An error tells how to see it again."""
+    world = World(seed)
+    try:
+        world.live()
+    except Exception as error:
+        error.add_note(f"replay with: python -m tests.sim --replay {seed}")
+        raise
+    return world
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2000, help="how many lives")
+    parser.add_argument("--start", type=int, default=1, help="the first seed")
+    parser.add_argument("--replay", type=int, help="one seed only, with the whole story of its failure")
+    arguments = parser.parse_args()
+    if arguments.replay is not None:
+        world = live(arguments.replay)
+        print(f"seed {arguments.replay} is well: {dict(world.counts)} {dict(world.faults)} {world.digest.hexdigest()}")
+        return 0
+    counts: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    failed: list[int] = []
+    began = time.perf_counter()
+    for seed in range(arguments.start, arguments.start + arguments.seeds):
+        try:
+            world = live(seed)
+        except Exception as error:
+            failed.append(seed)
+            if len(failed) <= 5:
+                traceback.print_exception(error)
+        else:
+            counts += world.counts
+            faults += world.faults
+    seconds = time.perf_counter() - began
+    hours = counts.pop("seconds", 0) / 3600
+    print(
+        f"{arguments.seeds} seeds in {seconds:.1f} s ({arguments.seeds / seconds:.0f}/s), {hours:,.0f} simulated hours"
+    )
+    print("  " + ", ".join(f"{count:,} {name}" for name, count in counts.most_common()))
+    print("  faults: " + ", ".join(f"{count:,} {name}" for name, count in faults.most_common()))
+    if failed:
+        print(f"{len(failed)} seeds FAILED: {failed[:20]}; see one with: python -m tests.sim --replay {failed[0]}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""One daemon per database."""
+
+import os
+import socket
+
+import pytest
+
+from fluxd.errors import Refused
+from fluxd.store import lock
+from fluxd.store.database import Database, close, connect
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_second_learns_who_holds_it(db: Database, db_url: str) -> None:
+    assert await lock.acquire(db.writer, "/home/one") == 1
+    assert await lock.held(db.writer)
+    other = await connect(db_url)
+    with pytest.raises(Refused) as caught:
+        await lock.acquire(other, "/home/two")
+    assert caught.value.code == "FLX-5020"
+    for word in (socket.gethostname(), f"pid {os.getpid()}", "/home/one", "since", "UTC", "--database URL"):
+        assert word in caught.value.message
+    assert not await lock.held(other)
+
+    await close(db.writer)
+    await lock_is_free(other)
+    assert await lock.acquire(other, "/home/two") == 2
+    await close(other)
+
+
+async def test_the_lock_goes_with_the_writer(db: Database, db_url: str) -> None:
+    await lock.acquire(db.writer, "/home/one")
+    old = db.writer
+    await db.renew_writer()
+    assert old.is_closed()
+    await lock_is_free(db.writer)
+    assert await lock.acquire(db.writer, "/home/one") == 2
+
+
+async def lock_is_free(conn: object) -> None:
+    """The server ends a session a moment after its client has gone: wait for it by wanting the same lock."""
+    await conn.execute("SELECT pg_advisory_lock($1)", lock.DAEMON_LOCK)  # type: ignore[attr-defined]
+    await conn.execute("SELECT pg_advisory_unlock($1)", lock.DAEMON_LOCK)  # type: ignore[attr-defined]
