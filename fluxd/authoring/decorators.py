@@ -41,8 +41,8 @@ class TaskFunction:
                 return self.function(*args, **kwargs)
             raise Invalid(
                 "FLX-1017",
-                f"@task function {self.function.__name__!r} is called outside of a dag: call it inside `with DAG(...):`, "
-                f"or call the function itself with {self.function.__name__}.function(...).",
+                f"@task function {self.function.__name__!r} is called outside of a dag: call it inside "
+                f"`with DAG(...):`, or call the function itself with {self.function.__name__}.function(...).",
             )
         check_call(self.function, args, kwargs, f"@task function {name!r}")
         if "task_id" not in self.arguments:

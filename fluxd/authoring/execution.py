@@ -148,7 +148,8 @@ class Attempt:
             if not isinstance(result, dict):
                 raise Invalid(
                     "FLX-3015",
-                    f"Task {self.task_id!r} has multiple_outputs=True and returned {type(result).__name__}: return a dict.",
+                    f"Task {self.task_id!r} has multiple_outputs=True, but returned "
+                    f"{type(result).__name__}: return a dict.",
                 )
             for key, value in result.items():
                 ti.xcom_push(key, value)

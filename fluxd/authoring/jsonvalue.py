@@ -21,7 +21,10 @@ INT_MIN, INT_MAX = -(2**63), 2**64 - 1
 
 
 def to_json(value: Any, what: str, size_max_kb: int = SIZE_MAX_KB) -> Any:
-    """The JSON form of `value`. Raises Invalid FLX-3004 (not JSON) or FLX-3005 (too large); `what` begins the sentence."""
+    """The JSON form of `value`; `what` begins the sentence of an error.
+
+    Raises Invalid FLX-3004 (it has none) or FLX-3005 (it is too large).
+    """
     plain = _plain(value, what, 0)
     size_kb = len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()) / 1024
     if size_kb > size_max_kb:

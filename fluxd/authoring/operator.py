@@ -26,7 +26,8 @@ class Accepted(NamedTuple):
 
 @cache
 def accepted(cls: type) -> Accepted:
-    names: dict[str, bool] = {}
+    names: set[str] = set()
+    required: tuple[str, ...] | None = None
     for base in cls.__mro__:
         init = vars(base).get("__init__")
         if base is BaseOperator or base is object:
@@ -34,12 +35,14 @@ def accepted(cls: type) -> Accepted:
         if init is None:
             continue
         parameters = list(inspect.signature(init).parameters.values())[1:]
-        for parameter in parameters:
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                names.setdefault(parameter.name, parameter.default is parameter.empty)
+        own = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        names.update(parameter.name for parameter in own)
+        if required is None:
+            # What a base class requires its subclass may give it.
+            required = tuple(parameter.name for parameter in own if parameter.default is parameter.empty)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
-    return Accepted(frozenset(names), tuple(name for name, required in names.items() if required))
+    return Accepted(frozenset(names), required or ())
 
 
 class OperatorType(type):

@@ -98,7 +98,7 @@ def make_params(given: Any, what: str) -> dict[str, Param]:
     for name, value in checks.mapping(given, what).items():
         param = value if isinstance(value, Param) else Param(value)
         if not param.required:
-            param.default = to_json(param.default, f"param {name!r} of {what}")
+            param.default = to_json(param.default, f"param {name!r}")
             param.check(param.default, f"param {name!r}")
         params[name] = param
     return params

@@ -71,8 +71,8 @@ class XComArg(Reference, Node):
             except (KeyError, IndexError, TypeError):
                 raise NotFound(
                     "FLX-3011",
-                    f"Task {self.operator.task_id!r} gave nothing under {key!r}: it neither pushed an XCom of that name "
-                    f"nor returned something that has it.",
+                    f"Task {self.operator.task_id!r} gave nothing under {key!r}: it neither pushed such an XCom "
+                    "nor returned something that has it.",
                 ) from None
         return value
 

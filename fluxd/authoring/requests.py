@@ -19,7 +19,7 @@ class Command:
     skip_on_exit_code: tuple[int, ...] = ()
 
     def run(self) -> tuple[int, str | None]:
-        """Run it as a child of this process, its output going to our stdout: exit code (negative: signal), last line."""
+        """Run it as a child of this process, its output in our stdout: (exit code, minus a signal; last line)."""
         import subprocess
 
         sys.stdout.flush()

@@ -40,7 +40,7 @@ class DagRun:
 
 @dataclass
 class XComStore:
-    """The values of a run that this attempt can see: those of its direct upstreams are at hand, others are asked for."""
+    """The values that tasks of the run gave: those of direct upstreams are at hand, others are asked for."""
 
     dag_id: str
     run_id: str

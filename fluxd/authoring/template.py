@@ -115,7 +115,7 @@ def search_path(dag: "DAG") -> list[Path]:
 
 
 def preload(dags: "Iterable[DAG]" = ()) -> None:
-    """Import now what the attempts of these dags need, Jinja2 first, and read their templates, so that each fork has it at hand."""
+    """Import what the attempts of these dags will need, and read their templates: each fork has it at hand then."""
     import jinja2  # noqa: F401
 
     dags = list(dags)

@@ -68,7 +68,7 @@ TestedTask.__test__ = TestedRun.__test__ = False  # type: ignore[attr-defined]
 
 
 def load_file(path: str | os.PathLike[str]) -> "list[DAG]":
-    """The dags of a file, each checked. Raises what importing the file raises, NotFound FLX-2020 where there is none."""
+    """The dags of a file, each checked. Raises what importing it raises, and NotFound FLX-2020."""
     file = Path(path).resolve()
     if not file.is_file():
         raise NotFound("FLX-2020", f"There is no dag file {str(path)!r}: give the path of a .py file.")
@@ -209,7 +209,7 @@ def _environment(dag: "DAG", given: Mapping[str, Any]) -> Iterator[None]:
 
 
 def main(dag: "DAG", arguments: list[str]) -> int:
-    """`python my_dag.py [--logical-date T] [--conf JSON] [TASK …]`: run the dag or these tasks of it; 1 if one failed."""
+    """`python my_dag.py [--logical-date T] [--conf JSON] [TASK …]`; gives the exit code: 1 if a task failed."""
     import argparse
 
     parser = argparse.ArgumentParser(description=f"Run the dag {dag.dag_id} here, without the daemon.")

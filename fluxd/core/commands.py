@@ -134,7 +134,7 @@ class Turn:
 class DagRow:
     """A dag as the database has it, for recovery.
 
-    `seen_before`: its timetable has stood somewhere: it has a next tick, a scheduled run or a skip. If not, it begins now.
+    `seen_before`: its timetable has stood somewhere: it has a next tick, a scheduled run or a skip; if not, it begins.
     """
 
     spec: DagSpec
@@ -157,11 +157,15 @@ class PastRun:
 
 @dataclass(slots=True)
 class Revived:
-    """A finished run brought back to memory so that some of it can run again."""
+    """A finished run brought back to memory so that some of it can run again.
+
+    `before`: the scheduled run of the dag that was due before it, for tasks that depend on their past.
+    """
 
     run: Run
     spec: DagSpec
     instances: list[Instance]
+    before: PastRun | None = None
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from fluxd.core.events import DagLoaded, DagRemoved, ForgetDag, PauseDag
 from fluxd.core.live import Dag
 from fluxd.core.memory import Memory
 from fluxd.core.spec import DagSpec
+from fluxd.core.ticks import MICROSECOND
 from fluxd.core.ticks_missed import first_cursor, record_skip, skip_missed
 from fluxd.core.timetable import NO_TIMETABLE, Timetable, make_timetable
 from fluxd.errors import FluxError, NotFound, Refused
@@ -74,6 +75,10 @@ def _mend_cursor(memory: Memory, dag: Dag, now: datetime) -> None:
         due = dag.timetable.due_after(max(now, dag.last_due_at or now))
         if due is not None:
             memory.move_cursor(dag, due)
+    elif dag.spec.schedule.kind == "none":
+        if due <= now:
+            record_skip(memory, dag, dag.timetable, due, due, "the dag's schedule was taken away")
+        memory.move_cursor(dag, None)
     elif not dag.timetable.is_due(due):
         memory.move_cursor(dag, dag.timetable.due_after(now) if due > now else dag.timetable.due_from(due))
 
@@ -104,11 +109,13 @@ def _change_ticks(memory: Memory, dag: Dag, old: Timetable, now: datetime) -> No
     owed = dag.next_due_at
     if owed is not None and owed <= now:
         record_skip(memory, dag, old, owed, old.latest_due(now), "the dag's schedule was changed")
-    if dag.timetable.kind == "once":
-        ran = old.kind == "once" and owed is None
-        memory.move_cursor(dag, None if ran else first_cursor(dag, now))
+    handled = max(now, dag.last_due_at or now)
+    if dag.timetable.kind != "once":
+        memory.move_cursor(dag, dag.timetable.due_after(handled))
         return
-    memory.move_cursor(dag, dag.timetable.due_after(max(now, dag.last_due_at or now)))
+    due = None if old.kind == "once" and owed is None else first_cursor(dag, now)
+    # A tick of the old schedule may have been at the same instant: an instant is never used twice.
+    memory.move_cursor(dag, None if due is None else max(due, handled + MICROSECOND))
 
 
 def removed(memory: Memory, event: DagRemoved) -> None:

@@ -19,7 +19,6 @@ class Plan:
     downstream: tuple[tuple[int, ...], ...]
     rules: tuple[Rule, ...]
     leaves: tuple[int, ...]
-    looks_back: bool  # some task depends_on_past
 
 
 def make_plan(spec: DagSpec) -> Plan:
@@ -32,7 +31,6 @@ def make_plan(spec: DagSpec) -> Plan:
         downstream=downstream,
         rules=tuple(RULES.get(task.trigger_rule, RULES["all_success"]) for task in spec.tasks),
         leaves=tuple(number for number, below in enumerate(downstream) if not below),
-        looks_back=any(task.depends_on_past for task in spec.tasks),
     )
 
 
@@ -133,7 +131,7 @@ class Dag:
         return max((tick for known in (self.ticks, self.past) for tick in known if tick < due_at), default=None)
 
     def forget_past(self) -> None:
-        """Keep only what a live run, or the next one, looks back at."""
+        """Keep only what a live run, or the next one, may look back at."""
         if len(self.past) > 1:
             needed = {self.run_before(tick) for tick in self.ticks} | {max(self.past)}
             self.past = {tick: states for tick, states in self.past.items() if tick in needed}

@@ -112,7 +112,7 @@ class Memory:
     def remember_past(self, live: LiveRun) -> None:
         """How the tasks of a run that has ended stand now: later runs may depend on it."""
         due, dag = live.run.due_at, live.dag
-        if due is not None and (dag.plan.looks_back or live.plan.looks_back):
+        if due is not None:
             dag.past[due] = {node.task.task_id: node.instance.state for node in live.nodes}
             dag.forget_past()
 

@@ -164,6 +164,8 @@ def _live(memory: Memory, run_number: int, revive: Revived | None) -> LiveRun:
     if dag is None:
         dag = Dag(revive.spec, run.version_id, memory.plan(run.version_id, revive.spec), NO_TIMETABLE, removed=True)
         memory.dags[run.dag_id] = dag
+    if revive.before is not None and revive.before.due_at not in dag.ticks:
+        dag.past[revive.before.due_at] = dict(revive.before.states)
     instances = [instance.snapshot() for instance in revive.instances]
     return LiveRun(run, revive.spec, memory.plan(run.version_id, revive.spec), dag, instances)
 

@@ -125,9 +125,11 @@ def read_conf(text: str | None) -> dict[str, Any] | None:
     try:
         conf = json.loads(text)
     except ValueError as error:
-        raise Invalid("FLX-8010", f"--conf is not JSON ({error}); write it like --conf '{{\"key\": \"value\"}}'.") from None
+        raise Invalid(
+            "FLX-8010", f'--conf is not JSON ({error}); write it like --conf \'{{"key": "value"}}\'.'
+        ) from None
     if not isinstance(conf, dict):
-        raise Invalid("FLX-8010", f"--conf must be a JSON object like '{{\"key\": \"value\"}}', not {text[:60]!r}.")
+        raise Invalid("FLX-8010", f'--conf must be a JSON object like \'{{"key": "value"}}\', not {text[:60]!r}.')
     return conf
 
 

@@ -97,7 +97,7 @@ def _try_out(
     given = read_conf(conf)
     with _output_aside(session.json):
         dag = _find(session, what, task_id)
-        spec = next((task for task in dag.to_spec()["tasks"] if task["task_id"] == task_id), {})
+        spec: dict[str, Any] = next((task for task in dag.to_spec()["tasks"] if task["task_id"] == task_id), {})
         tries = 1 if once else 1 + int(spec.get("retries", 0))
         for number in range(1, tries + 1):
             outcome: dict[str, Any] = testing.test_task(dag, task_id, logical_date, conf=given, try_number=number)
@@ -175,7 +175,9 @@ def _find(session: Session, what: str, task_id: str | None = None) -> DAG:
         if not dags:
             raise NotFound("FLX-8016", f"The file {what} defines no dag.")
         names = ", ".join(dag.dag_id for dag in dags)
-        raise Invalid("FLX-8017", f"The file {what} defines several dags ({names}); name one of them instead of the file.")
+        raise Invalid(
+            "FLX-8017", f"The file {what} defines several dags ({names}); name one of them instead of the file."
+        )
     for file in _files_of(session, what):
         for dag in _load(file):
             if dag.dag_id == what:

@@ -1,4 +1,4 @@
-"""`fluxctl logs`: what a task wrote, as it wrote it; with -f as it writes it, try after try, until the task has ended."""
+"""`fluxctl logs`: what a task wrote, as it wrote it; with -f as it writes it, try after try, until it has ended."""
 
 import codecs
 import json

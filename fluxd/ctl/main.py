@@ -30,7 +30,9 @@ NOUNS: dict[str, tuple[str, str]] = {
 }
 
 
-@click.command(cls=Noun, later=NOUNS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=Noun, later=NOUNS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="fluxd", prog_name="fluxctl")
 @click.option("--json", "as_json", is_flag=True, help="Exact machine output on stdout.")
 @click.pass_context

@@ -1,4 +1,4 @@
-"""Waiting for the end of a run, over restarts of the daemon: what runs does not care about them, so we do not either."""
+"""Waiting for the end of a run, also over a restart of the daemon: what runs does not care about one, nor do we."""
 
 import sys
 import time

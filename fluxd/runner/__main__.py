@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 
+from fluxd.authoring import template
 from fluxd.runner import leftovers, processes
 from fluxd.runner.child import open_streams
 from fluxd.runner.environment import clean_environment
@@ -96,6 +97,7 @@ def main() -> int:
     )
     runner.ended, runner.lost = ended, lost
     open_streams()
+    template.preload()
     say(options.ready_fd, "ready")
     gc.collect()
     gc.freeze()

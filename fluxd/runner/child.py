@@ -4,13 +4,13 @@ The child's stdout and stderr *are* the log file, so nothing stands between the 
 does, this code leaves by `os._exit`: the stack below belongs to the dag host or the runner.
 """
 
-import _signal  # not `signal`: its enums cost a child some ten copied pages
 import atexit
 import contextlib
 import io
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from fluxd.runner.protocol import Message
 
 EXIT_FAILED = 1
 EXIT_NO_RECORD = 74  # EX_IOERR
-IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -73,8 +73,8 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 def enter(order: Message, record: int) -> None:
     """Become the attempt: own session, own log, own environment; nothing of the parent's signal handling."""
     os.setsid()
-    _signal.set_wakeup_fd(-1)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     set_name(f"flux:{order['fence']}")
     log, note = open_log(order["log"])
     os.dup2(log, 1)
@@ -99,7 +99,7 @@ def attempt(order: Message, record: int, perform: Perform) -> NoReturn:
             records.append(record, {"log_note": note})
         status = EXIT_FAILED if _tell(record, outcome) == "failed" else 0
         # From here on the result stands: told to stop, the process just goes.
-        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         flush_streams()
         _leave()
     except BaseException:
@@ -112,11 +112,11 @@ def attempt(order: Message, record: int, perform: Perform) -> NoReturn:
 
 def _perform(order: Message, record: int, perform: Perform) -> dict[str, Any]:
     try:
-        _signal.signal(_signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return perform(order, record)
         finally:
-            _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except TaskTerminated as stop:
         return failed("FLX-7013", "TaskTerminated", f"{stop}.")
     except BaseException as error:
@@ -132,11 +132,11 @@ def become(record: int, command: Command, rendered: dict[str, Any]) -> NoReturn:
     records.append(record, {"command": {"skip_on_exit_code": list(command.skip_on_exit_code)}, "rendered": rendered})
     flush_streams()
     for number in IGNORED_BY_PYTHON:
-        _signal.signal(number, _signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
     try:
         if command.cwd is not None:
             os.chdir(command.cwd)
-        os.execvpe(command.argv[0], command.argv, command.env)  # noqa: S606 - no shell is what we want
+        os.execvpe(command.argv[0], command.argv, command.env)
     except (OSError, ValueError) as error:
         why = f"The command {command.argv[0]} could not be started in {command.cwd or os.getcwd()}: {error}."
         raise Unavailable("FLX-7010", why) from error

@@ -49,7 +49,7 @@ class RunnerClient:
         on_lost: Callable[[], None],
         options: RunnerOptions | None = None,
     ) -> None:
-        self._home = home
+        self._home = home.resolve()
         self._on_message = on_message
         self._on_lost = on_lost
         self._options = options or RunnerOptions()
@@ -135,7 +135,7 @@ class RunnerClient:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=clean_environment(os.path.realpath(self._home)),
+                    env=clean_environment(self._home),
                     start_new_session=True,
                     pass_fds=(write_end,),
                 )

@@ -17,7 +17,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-from fluxd.authoring import execution
+from fluxd.authoring import execution, template
 from fluxd.runner import child, loading
 from fluxd.runner.attempts import Attempts, write_log
 from fluxd.runner.outcomes import failed
@@ -88,8 +88,6 @@ def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> 
         os.dup2(0, 2)
         sock.sendall(encode(_report(loaded, order)))
         if loaded.error is None and not loaded.threads:
-            gc.collect()
-            gc.freeze()
             _Host(sock, loaded, folder, boot_id).serve()
         status = 0
     except BaseException:
@@ -136,6 +134,7 @@ class _Host:
         self._out: list[bytes] = []
         self._attempts = Attempts(folder, boot_id, self._tell)
         self._orphaned = False
+        self._is_warm = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
@@ -167,10 +166,19 @@ class _Host:
         for payload in self._frames.feed(data):
             order = json.loads(payload)
             if order["type"] == "start":
+                self._warm()
                 self._attempts.fork(order, self._body, self._close)
             else:
                 self._attempts.kill(order["fence"], order["reason"], order.get("grace_s"))
         return bool(data)
+
+    def _warm(self) -> None:
+        """Before the first fork: what every attempt would do for itself else."""
+        if not self._is_warm:
+            self._is_warm = True
+            template.preload(self._loaded.dags.values())
+            gc.collect()
+            gc.freeze()
 
     def _body(self, order: Message, record: int) -> NoReturn:
         child.attempt(order, record, self._loaded.perform)

@@ -31,7 +31,7 @@ class ImportTimeout(BaseException):
     """Raised in the middle of an import that takes too long; no `except Exception` of the file stops it."""
 
 
-class Source:
+class Source:  # a finder and a loader; the classes of importlib.abc would pull in half of the library
     """Finds the modules of the dags folder; remembers what it served. Stands where a script's own folder would."""
 
     def __init__(self, dags_dir: str, stored: dict[str, str] | None = None) -> None:
@@ -43,7 +43,7 @@ class Source:
 
     def install(self) -> None:
         at = next((i for i, finder in enumerate(sys.meta_path) if finder is PathFinder), len(sys.meta_path))
-        sys.meta_path.insert(at, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(at, self)
 
     def bundle(self) -> str:
         """The hash of all that was imported from disk; 16 hex digits."""

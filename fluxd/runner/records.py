@@ -1,7 +1,7 @@
 """Exit records: what is known of an attempt on disk, so that no result is lost with the process that held it.
 
 `home/runner/<fence>.rec` is made before the process, so that no fence is started twice. It holds JSON lines, each
-followed by a space and its CRC-32 in hex: who runs (by the parent), the outcome (by the child), the end (by the parent).
+followed by a space and its CRC-32 in hex: who runs (by the parent), the outcome (by the child), the end (the parent).
 A record lives until the daemon has stored the result.
 
 They are not synced: they have to survive the death of processes, not that of the machine. After a power cut every

@@ -193,8 +193,6 @@ def in_words(error: Exception, url: str) -> FluxError:
             return Unavailable(
                 "FLX-5001", f"The server at {shown} takes no connection now: {_cause(error)}; try again."
             )
-        case asyncpg.PostgresError():
-            return Unavailable("FLX-5001", f"The server at {shown} refused the connection: {_cause(error)}.")
         case asyncpg.ClientConfigurationError() | ValueError() | TypeError():
             # What the parser says is left out: it may quote a part of the password.
             return Invalid(
@@ -202,10 +200,17 @@ def in_words(error: Exception, url: str) -> FluxError:
                 f"The database URL {shown} is not understood: it looks like "
                 "postgresql://user:password@host:5432/fluxd, with special characters of the password written as %XX.",
             )
-        case ConnectionResetError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
+        case (
+            ConnectionResetError()
+            | asyncpg.InterfaceError()
+            | asyncpg.InternalClientError()
+            | asyncpg.ConnectionDoesNotExistError()
+        ):
             return Unavailable(
                 "FLX-5005", f"What answers at {shown} is not PostgreSQL ({_cause(error)}): see host and port."
             )
+        case asyncpg.PostgresError():
+            return Unavailable("FLX-5001", f"The server at {shown} refused the connection: {_cause(error)}.")
         case OSError():
             return Unavailable(
                 "FLX-5001",

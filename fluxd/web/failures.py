@@ -47,7 +47,7 @@ def failure(request: web.Request, status: int, code: str, message: str) -> web.R
     if _is_for_program(request):
         return problem(status, code, message)
     title = HTTPStatus(status).phrase
-    return render(request, "error.html", status=status, title=title, code=code, message=message)
+    return render(request, "error.html", status=status, number=status, title=title, code=code, message=message)
 
 
 @web.middleware

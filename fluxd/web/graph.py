@@ -115,10 +115,27 @@ def _places(shape: Shape) -> tuple[Places, Chains]:
             chains.append((source, target, [(layer, across + offset) for layer, across in points]))
         every = [across for _, across in found.values()] + [a for _, _, points in found_chains for _, a in points]
         offset += max(every, default=0.0) + 1.2
+    _order_twins(shape, places)
     lone = [task_id for task_id, _, _ in shape if task_id not in places]
     for index, task_id in enumerate(lone):
         places[task_id] = (index % LONE_COLUMNS, offset + index // LONE_COLUMNS)
     return places, chains
+
+
+def _order_twins(shape: Shape, places: Places) -> None:
+    """Tasks with the same neighbours may change places without a new crossing: they stand as they were written."""
+    targets: dict[str, set[str]] = {task_id: set() for task_id, _, _ in shape}
+    for task_id, upstreams, _ in shape:
+        for upstream in upstreams:
+            targets[upstream].add(task_id)
+    twins: dict[Any, list[str]] = {}
+    for task_id, upstreams, _ in shape:
+        if task_id in places:
+            key = (places[task_id][0], frozenset(upstreams), frozenset(targets[task_id]))
+            twins.setdefault(key, []).append(task_id)
+    for alike in twins.values():
+        for task_id, place in zip(alike, sorted(places[task_id] for task_id in alike), strict=True):
+            places[task_id] = place
 
 
 def _smooth(points: Sequence[Point], sideways: bool) -> str:
@@ -166,7 +183,7 @@ def _draw(shape: Shape, places: Places, chains: Chains, sideways: bool) -> Layou
     layers = max((layer for layer, _ in places.values()), default=0) + 1
     room = 12 if any(group for _, _, group in shape) else 0  # for the names of groups
     widest = max(wants.values(), default=float(NARROWEST))
-    pitch = NODE_HEIGHT + GAP_ACROSS + room if sideways else widest + GAP_ACROSS
+    pitch = NODE_HEIGHT + GAP_ACROSS if sideways else widest + GAP_ACROSS
     if sideways:
         thick = [
             max((wants[t] for t, (layer, _) in places.items() if layer == index), default=0.0)

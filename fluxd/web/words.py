@@ -37,12 +37,16 @@ def duration(seconds: float | None) -> str:
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return f"{whole // MINUTE} m {whole % MINUTE:02d} s"
+        return _two(whole // MINUTE, "m", whole % MINUTE, "s")
     minutes = round(seconds / MINUTE)
     if minutes < 24 * MINUTE:
-        return f"{minutes // 60} h {minutes % 60:02d} m"
+        return _two(minutes // 60, "h", minutes % 60, "m")
     hours = round(seconds / HOUR)
-    return f"{hours // 24} d {hours % 24} h"
+    return _two(hours // 24, "d", hours % 24, "h")
+
+
+def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
+    return f"{big} {big_unit} {small:02d} {small_unit}" if small else f"{big} {big_unit}"
 
 
 def took(start: datetime | None, end: datetime | None, now: datetime) -> float | None:
@@ -51,8 +55,8 @@ def took(start: datetime | None, end: datetime | None, now: datetime) -> float |
 
 
 def _amount(seconds: float) -> str:
-    for size, name in ((DAY, "day"), (HOUR, "h"), (MINUTE, "min")):
-        if seconds >= size * 0.995:
+    for size, name, least in ((DAY, "day", 23.5 * HOUR), (HOUR, "h", 59.5 * MINUTE), (MINUTE, "min", 59.5)):
+        if seconds >= least:
             count = max(1, round(seconds / size))
             return f"{count} {name}{'s' if name == 'day' and count > 1 else ''}"
     return f"{round(seconds)} s"
@@ -71,12 +75,12 @@ def _clock(local: datetime) -> str:
 
 
 def when(at: datetime, zone_name: str | None, now: datetime) -> str:
-    """today 06:00 · tomorrow 06:00 · Fri 06:00 (in the week to come) · 2026-01-02 06:00."""
+    """today 06:00 · tomorrow 06:00 · Fri 06:00 (in the week to come) · 2 Jan 06:00 (near) · 2026-01-02 06:00."""
     local = at.astimezone(zone(zone_name))
     days = (local.date() - now.astimezone(zone(zone_name)).date()).days
     names = {0: "today", 1: "tomorrow", -1: "yesterday"}
-    day = names.get(days) or (f"{local:%a}" if 1 < days < 7 else f"{local:%Y-%m-%d}")
-    return f"{day} {_clock(local)}"
+    near = f"{local:%a}" if 1 < days < 7 else f"{local.day} {local:%b}"
+    return f"{names.get(days) or (near if abs(days) < 180 else f'{local:%Y-%m-%d}')} {_clock(local)}"
 
 
 def exact(at: datetime, zone_name: str | None = None) -> str:
@@ -89,10 +93,13 @@ def clock(at: datetime, zone_name: str | None) -> str:
     return f"{at.astimezone(zone(zone_name)):%H:%M:%S}"
 
 
-def day(at: datetime, zone_name: str | None) -> str:
-    """2 Jan 2026 06:00; without the time at midnight."""
-    local = at.astimezone(zone(zone_name))
-    return f"{local.day} {local:%b %Y}" + (f" {local:%H:%M}" if local.time() != datetime.min.time() else "")
+def days(first: datetime, last: datetime, zone_name: str | None) -> str:
+    """2 Jan – 4 Feb 2026 · 2 Jan 2026, 06:00 – 18:00 (one day)."""
+    begin, end = first.astimezone(zone(zone_name)), last.astimezone(zone(zone_name))
+    if begin.date() == end.date():
+        return f"{end.day} {end:%b %Y}, {_clock(begin)}" + (f" – {_clock(end)}" if begin != end else "")
+    year = f" {begin:%Y}" if begin.year != end.year else ""
+    return f"{begin.day} {begin:%b}{year} – {end.day} {end:%b %Y}"
 
 
 def instant(at: datetime) -> str:
@@ -101,11 +108,11 @@ def instant(at: datetime) -> str:
 
 
 def stretch(start: datetime, end: datetime, zone_name: str | None) -> str:
-    """2026-01-01 → 2026-01-02 · 2026-01-01 06:00 → 07:00 · 2026-01-01 06:00 (no length)."""
+    """2026-01-01 → 2026-01-02 (same time of day) · 2026-01-01 06:00 → 07:00 · 2026-01-01 06:00 (no length)."""
     first, last = start.astimezone(zone(zone_name)), end.astimezone(zone(zone_name))
     if start == end:
         return f"{first:%Y-%m-%d} {_clock(first)}"
-    if first.time() == last.time() == datetime.min.time():
+    if first.time() == last.time():
         return f"{first:%Y-%m-%d} → {last:%Y-%m-%d}"
     left = f"{first:%Y-%m-%d} {_clock(first)}"
     same_day = first.date() == last.date()

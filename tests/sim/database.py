@@ -72,6 +72,7 @@ class Database:
         self.ticks: dict[tuple[str, datetime], int] = {}
         self.live_runs: dict[int, Run] = {}
         self.fence = 0
+        self.run_number = 0
 
     # -- what a version of a dag is, before the scheduler hears of it ------------------------------------------------
 
@@ -125,6 +126,7 @@ class Database:
             require(self.ticks.setdefault((run.dag_id, run.due_at), run.number) == run.number, "a tick twice:", run)
             self.dags[run.dag_id].seen_before = True
         self.runs[run.number] = run
+        self.run_number = max(self.run_number, run.number)
         if run.state in RUN_FINISHED:
             self.live_runs.pop(run.number, None)
         else:
@@ -192,7 +194,16 @@ class Database:
         run = self.runs.get(number)
         if run is None:
             return None
-        return Revived(run, self.versions[run.version_id], list(self.by_run[number].values()))
+        before = None
+        if run.due_at is not None:
+            ticks = [due for dag, due in self.ticks if dag == run.dag_id and due < run.due_at]
+            before = self._past_run(run.dag_id, max(ticks)) if ticks else None
+        return Revived(run, self.versions[run.version_id], list(self.by_run[number].values()), before)
+
+    def _past_run(self, dag_id: str, due: datetime) -> PastRun:
+        run = self.runs[self.ticks[(dag_id, due)]]
+        states = {row.task_id: row.state for row in self.by_run[run.number].values()}
+        return PastRun(dag_id, due, run.logical_date, states)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
@@ -203,7 +214,7 @@ class Database:
             attempts=[self.attempts[fence] for fence in self.live_attempts.values()],
             pools=dict(self.pools),
             past=self._past(),
-            last_run_number=max(self.runs, default=0),
+            last_run_number=self.run_number,
             last_fence=self.fence,
         )
 
@@ -215,8 +226,5 @@ class Database:
             live = {due for due in ticks if self.ticks[(dag_id, due)] in self.live_runs}
             finished = [due for due in ticks if due not in live]
             wanted = {max((due for due in ticks if due < tick), default=tick) for tick in live} - live
-            for due in wanted | set(finished[-1:]):
-                run = self.runs[self.ticks[(dag_id, due)]]
-                states = {row.task_id: row.state for row in self.by_run[run.number].values()}
-                found.append(PastRun(dag_id, due, run.logical_date, states))
+            found.extend(self._past_run(dag_id, due) for due in wanted | set(finished[-1:]))
         return found

@@ -5,11 +5,11 @@ Trigger rules are said here a second time, in other words than in the core, so t
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fluxd.core.commands import StartAttempt, Turn
 from fluxd.core.live import LiveRun
-from fluxd.core.model import FINISHED, OCCUPYING, Instance, RunState, State
+from fluxd.core.model import FINISHED, OCCUPYING, Instance, Run, RunState, State
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import DagSpec
 from fluxd.core.timetable import make_timetable
@@ -130,23 +130,34 @@ def _check_limits(db: Database, starts: Iterable[StartAttempt], specs: dict[str,
         require(dags[run.dag_id] <= limit, dags[run.dag_id], "tasks of", run.dag_id, "run, its limit is", limit)
 
 
-def check_ticks(turn: Turn, dag_id: str, spec: DagSpec, owed: datetime, now: datetime, edited: bool) -> None:
-    """A cursor that moves on leaves one run or one skip for each tick that it passes."""
+def check_ticks(
+    turn: Turn, dag_id: str, spec: DagSpec, owed: datetime, now: datetime, edited: bool, new: Iterable[Run]
+) -> None:
+    """A cursor that moves on leaves one run or one skip for each tick it passes (`new`: the new scheduled runs)."""
     cursor = next(cursor for cursor in turn.saves.cursors if cursor.dag_id == dag_id)
-    if cursor.forgotten or (cursor.next_due_at == owed and not edited):
+    if cursor.forgotten or cursor.next_due_at == owed:
         return
     timetable = make_timetable(spec)
-    runs = [run.due_at for run in turn.saves.runs if run.dag_id == dag_id and run.due_at is not None]
-    made = [due for due in runs if due >= owed]
+    made = [run.due_at for run in new if run.dag_id == dag_id]
     skipped = sum(skip.count for skip in turn.saves.skips if skip.dag_id == dag_id)
     if edited:
         until = timetable.latest_due(now) if owed <= now else None
         expected = 0 if until is None or until < owed else timetable.count(owed, until)
         served = skipped + len(made)
-        require(served >= expected, dag_id, "was edited and owed", expected, "ticks,", served, "were served")
+        still_owed = cursor.next_due_at is not None and cursor.next_due_at <= now
+        require(
+            still_owed or served >= expected, dag_id, "was edited and owed", expected, "ticks,", served, "were served"
+        )
         return
-    until = timetable.last if cursor.next_due_at is None else timetable.due_before(cursor.next_due_at)
-    expected = 1 if until is None else timetable.count(owed, until)
+    if timetable.kind == "once":
+        expected = 1
+    else:
+        until = timetable.last
+        if cursor.next_due_at is not None:
+            until = timetable.latest_due(cursor.next_due_at - timedelta(microseconds=1))
+        expected = 0 if until is None else timetable.count(owed, until)
+    if cursor.next_due_at is None and timetable.kind == "none" and owed <= now:
+        expected = 1  # the schedule was taken away while the daemon was down
     require(len(made) + skipped == expected, dag_id, expected, "ticks, but", len(made), "runs and", skipped, "skips")
 
 

@@ -188,13 +188,13 @@ class World:
 
     def _handle(self, events: list[Event]) -> None:
         scheduler = self._daemon()
-        for event in events:
-            if isinstance(event, DagLoaded):
-                self._fresh.add(event.spec.dag_id)
         turn = scheduler.handle(events, self._clock())
         before = dict(self.specs)
         for event in events:
             if isinstance(event, DagLoaded):
+                old = self.specs.get(event.spec.dag_id)
+                if old is not None and timed(old) != timed(event.spec):
+                    self._fresh.add(event.spec.dag_id)
                 self.specs[event.spec.dag_id] = event.spec
         self._save_and_act(turn, before)
 
@@ -226,7 +226,7 @@ class World:
         oracle.check_turn(db, turn, olds, self.specs, self.parallelism)  # type: ignore[arg-type]
         for dag_id, owed in cursors.items():
             if owed is not None and dag_id in specs:
-                oracle.check_ticks(turn, dag_id, specs[dag_id], owed, self._clock(), dag_id in self._fresh)
+                oracle.check_ticks(turn, dag_id, specs[dag_id], owed, self._clock(), dag_id in self._fresh, new)
         unpaused = {cursor.dag_id for cursor in saves.cursors if not cursor.paused}
         for run in new:
             require(run.dag_id not in paused - unpaused, "a paused dag made a run", run)
@@ -261,6 +261,8 @@ class World:
         self._save_and_act(turn, dict(self.specs))
         if self.scheduler is not None:
             self._connect(self._connection)
+        if self.calm:
+            self._calm_down()  # nobody listened the first time
 
     def _crash(self) -> None:
         """kill -9: what is not saved is gone, and so are the messages on their way."""
@@ -453,3 +455,8 @@ class World:
             case _:
                 self.faults["runner died"] += 1
                 self._runner_dies()
+
+
+def timed(spec: DagSpec) -> tuple[object, ...]:
+    """What of a dag makes its ticks."""
+    return (spec.schedule, spec.timezone, spec.dst, spec.start_date, spec.end_date)

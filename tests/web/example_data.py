@@ -46,6 +46,7 @@ def every(seconds: float) -> dict[str, Any]:
 
 ON_TRIGGER = {"kind": "none"}
 
+CITIES = ("berlin", "lyon", "madrid", "oslo", "porto", "rome", "turin", "wien")
 # name: (task, operator, upstream, group)
 SHAPES: dict[str, list[tuple[str, str, list[str], str | None]]] = {
     "etl": [
@@ -77,14 +78,11 @@ SHAPES: dict[str, list[tuple[str, str, list[str], str | None]]] = {
     "one": [("run", "BashOperator", [], None)],
     "fan": [
         ("list_shops", "PythonOperator", [], None),
-        *[
-            (f"shop_{city}", "BashOperator", ["list_shops"], "shops")
-            for city in "berlin lyon madrid oslo porto rome turin wien".split()
-        ],
+        *[(f"shop_{city}", "BashOperator", ["list_shops"], "shops") for city in CITIES],
         (
             "merge",
             "PythonOperator",
-            [f"shop_{city}" for city in "berlin lyon madrid oslo porto rome turin wien".split()],
+            [f"shop_{city}" for city in CITIES],
             None,
         ),
         ("publish", "BashOperator", ["merge"], None),
@@ -182,14 +180,15 @@ SAMPLES = [
         owner="sales",
         seconds=310,
         history="ssfssssrf",
-        reason='task load failed: exit code 3, psql:load.sql:14: ERROR: duplicate key value violates unique constraint "sales_pkey"',
+        reason="task load failed: exit code 3, psql:load.sql:14: ERROR: duplicate key value violates unique constraint"
+        ' "sales_pkey"',
         description="Orders and prices of the day into the warehouse, checked, with a report for each region",
         warnings=("Importing the file leaves 1 thread behind (statsd): each attempt imports it anew.",),
         params={"region": "eu", "full_refresh": False},
     ),
     Sample("search_index", every(1800), "chain", ("web",), seconds=120),
     Sample("seo_crawl", cron("0 3 * * 3"), "one", ("web", "marketing"), seconds=2600),
-    Sample("sessions_15min", every(900), "etl", ("web",), seconds=64, history="q r"),
+    Sample("sessions_15min", every(900), "etl", ("web",), seconds=64, history="rq"),
     Sample("shipping_labels", cron("*/5 * * * *"), "one", ("shops",), seconds=2),
     Sample("supplier_scorecards", cron("0 10 1 1,4,7,10 *"), "chain", ("partners",), seconds=88),
     Sample("support_tickets", cron("0 * * * *"), "small", ("crm",), seconds=17),

