@@ -8,7 +8,7 @@ from fluxd.core.events import DagLoaded, DagRemoved, ForgetDag, PauseDag
 from fluxd.core.live import Dag
 from fluxd.core.memory import Memory
 from fluxd.core.spec import DagSpec
-from fluxd.core.ticks import MICROSECOND
+from fluxd.core.ticks import EPOCH, MICROSECOND
 from fluxd.core.ticks_missed import first_cursor, record_skip, skip_missed
 from fluxd.core.timetable import NO_TIMETABLE, Timetable, make_timetable
 from fluxd.errors import FluxError, NotFound, Refused
@@ -69,18 +69,17 @@ def restore(memory: Memory, row: DagRow, past: Sequence[PastRun], now: datetime)
 
 
 def _mend_cursor(memory: Memory, dag: Dag, now: datetime) -> None:
-    """The rules of a zone, or the dates, may have changed since the cursor was stored: it must stand on a tick."""
-    due = dag.next_due_at
+    """The schedule, or the rules of its zone, may have changed since the cursor was stored: it must stand on a tick."""
+    due, timetable = dag.next_due_at, dag.timetable
+    handled = dag.last_due_at or EPOCH
     if due is None:
-        due = dag.timetable.due_after(max(now, dag.last_due_at or now))
+        due = timetable.due_after(max(now, handled))
         if due is not None:
             memory.move_cursor(dag, due)
-    elif dag.spec.schedule.kind == "none":
+    elif dag.trouble is None and not timetable.is_due(due):
         if due <= now:
-            record_skip(memory, dag, dag.timetable, due, due, "the dag's schedule was taken away")
-        memory.move_cursor(dag, None)
-    elif not dag.timetable.is_due(due):
-        memory.move_cursor(dag, dag.timetable.due_after(now) if due > now else dag.timetable.due_from(due))
+            record_skip(memory, dag, timetable, due, due, "the dag's schedule was changed")
+        memory.move_cursor(dag, timetable.due_after(max(min(due, now), handled)))
 
 
 def update(memory: Memory, dag: Dag, spec: DagSpec, version_id: int, now: datetime) -> None:

@@ -90,7 +90,7 @@ class Limits:
                 return f"it needs {task.pool_slots} slots, and pool {task.pool!r} has only {size}"
             return f"it needs {task.pool_slots} of the {size} slots of pool {task.pool!r}, and {used} are taken"
         active = usage.dags.get(live.run.dag_id, 0)
-        limit = (live.spec if live.dag.removed else live.dag.spec).max_active_tasks
+        limit = live.dag.spec.max_active_tasks
         if active >= limit:
             return f"{active} tasks of dag {live.run.dag_id!r} are active, its max_active_tasks is {limit}"
         return None

@@ -19,6 +19,7 @@ class Plan:
     downstream: tuple[tuple[int, ...], ...]
     rules: tuple[Rule, ...]
     leaves: tuple[int, ...]
+    looks_back: bool  # some task depends_on_past
 
 
 def make_plan(spec: DagSpec) -> Plan:
@@ -31,6 +32,7 @@ def make_plan(spec: DagSpec) -> Plan:
         downstream=downstream,
         rules=tuple(RULES.get(task.trigger_rule, RULES["all_success"]) for task in spec.tasks),
         leaves=tuple(number for number, below in enumerate(downstream) if not below),
+        looks_back=any(task.depends_on_past for task in spec.tasks),
     )
 
 

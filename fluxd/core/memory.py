@@ -157,14 +157,16 @@ class Memory:
             live.open += 1
         if not live.open:
             self.to_close[live.run.number] = live
-        if after and node.task.depends_on_past and live.run.due_at is not None:
-            self._wake_later_runs(node)
+        if after and live.run.due_at is not None:
+            for other in live.dag.ticks.values():
+                if other.plan.looks_back and other is not live:
+                    self._wake_later(other, node.task.task_id)
 
-    def _wake_later_runs(self, node: Node) -> None:
-        for other in node.live.dag.ticks.values():
-            later = other.node(node.task.task_id)
-            if later is not None and later is not node and later.instance.state is State.NONE:
-                self.to_judge.append(later)
+    def _wake_later(self, other: LiveRun, task_id: str) -> None:
+        """In another run of the dag, this task may have waited for its past."""
+        later = other.node(task_id)
+        if later is not None and later.task.depends_on_past and later.instance.state is State.NONE:
+            self.to_judge.append(later)
 
     def touch(self, node: Node) -> None:
         """The row of this instance changed otherwise than by its state."""

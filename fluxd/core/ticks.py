@@ -21,6 +21,7 @@ from fluxd.core.cron import ONE_DAY, Cron
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
+ODD_DAYS_KEPT = 4
 # Wall times of a day at which its offset is looked at: a day on which nothing changes is reckoned without the zone.
 PROBES = tuple(timedelta(hours=hours) for hours in (0, 4, 8, 12, 16, 20, 24))
 
@@ -63,6 +64,7 @@ class CronTicks:
         self._cron = cron
         self._zone = zone
         self._dst = dst
+        self._odd: dict[date, list[int]] = {}  # the newest few days on which clocks change
 
     def after(self, at: datetime) -> datetime | None:
         limit = (at - EPOCH) // SECOND  # ticks are whole seconds
@@ -121,7 +123,11 @@ class CronTicks:
         for probe in PROBES:
             wall = (midnight + probe).replace(tzinfo=self._zone)
             if wall.utcoffset() != offset or (probe < ONE_DAY and wall.replace(fold=1).utcoffset() != offset):
-                return 0, self._odd_day(midnight)
+                if day not in self._odd:
+                    if len(self._odd) >= ODD_DAYS_KEPT:
+                        del self._odd[next(iter(self._odd))]
+                    self._odd[day] = self._odd_day(midnight)
+                return 0, self._odd[day]
         start = midnight - (offset or timedelta())
         return (start - datetime(1970, 1, 1)) // SECOND, self._cron.times
 

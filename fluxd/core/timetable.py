@@ -71,7 +71,7 @@ class Timetable:
 
     def is_due(self, at: datetime) -> bool:
         """Whether this instant is one at which a run is due."""
-        return self.ticks is None or self.due_from(at) == at
+        return self.kind == "once" or self.due_from(at) == at
 
     def covered(self, due: datetime) -> tuple[datetime, datetime]:
         """What the run that is due at this tick covers: [start, end)."""

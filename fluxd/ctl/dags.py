@@ -90,7 +90,7 @@ def show_dag(session: Session, dag_id: str) -> None:
             ("next run", show.state("paused") if dag["paused"] else show.when_in_full(dag["next_due_at"])),
             ("starts", show.when_in_full(dag["start_date"])),
             ("ends", show.when_in_full(dag["end_date"])),
-            ("catch-up", str(dag["catchup"])),
+            ("catch-up", _catchup(dag["catchup"])),
             ("at once", f"{dag['max_active_runs']} runs, {dag['max_active_tasks']} tasks"),
             ("now", f"{dag['running_runs']} running, {dag['queued_runs']} queued"),
             ("params", json.dumps(dag["params"], ensure_ascii=False) if dag["params"] else None),
@@ -116,6 +116,12 @@ def show_dag(session: Session, dag_id: str) -> None:
         ],
         "This dag has no tasks.",
     )
+
+
+def _catchup(rule: bool | str | float) -> str:
+    if isinstance(rule, bool):
+        return "every run since its start date" if rule else "none: what was missed is skipped"
+    return "the latest run only" if rule == "latest" else f"what was due in the last {show.duration(float(rule))}"
 
 
 def read_conf(text: str | None) -> dict[str, Any] | None:
@@ -273,6 +279,6 @@ def delete(session: Session, dag_id: str, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("FLX-8011", f"Deleting {dag_id!r} cannot be undone; say --yes where nobody can be asked.")
-        click.confirm(f"Delete {dag_id} with all its runs and logs' records?", abort=True, err=True)
+        click.confirm(f"Delete {dag_id} with all its runs? (Log files stay.)", abort=True, err=True)
     answer = session.client.delete(address("dags", dag_id))
     machine(answer) if session.json else show.out(f"{dag_id} is deleted.")

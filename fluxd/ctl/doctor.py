@@ -1,4 +1,4 @@
-"""`fluxctl doctor`: looks at all that fluxd needs, whether one runs or not, and says what to do where it is not well."""
+"""`fluxctl doctor`: looks at all that fluxd needs, running or not, and says what to do where it is not well."""
 
 import asyncio
 import ctypes

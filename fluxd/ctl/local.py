@@ -116,8 +116,14 @@ def _try_out(
         }
         show.out(json.dumps(told, ensure_ascii=False, default=str))
     else:
-        show.facts([("task", task_id), ("state", show.state(str(outcome["state"]))), ("tries", number)])
-        show.facts([(f"xcom {key}", json.dumps(value, ensure_ascii=False)) for key, value in xcoms.items()])
+        show.facts(
+            [
+                ("task", task_id),
+                ("state", show.state(str(outcome["state"]))),
+                ("tries", number),
+                *((f"xcom {key}", _shown(value)) for key, value in xcoms.items()),
+            ]
+        )
     if outcome["state"] != "failed":
         return 0
     sys.stderr.write(f"fluxctl: {task_id} failed: {error.get('message')}\n")
@@ -141,7 +147,14 @@ def render_task(session: Session, what: str, task_id: str, logical_date: str | N
     if session.json:
         show.out(json.dumps({"task_id": task_id, "fields": fields}, ensure_ascii=False, default=str))
         return
-    show.facts([(name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items()])
+    show.facts([(name, _shown(value)) for name, value in fields.items()])
+
+
+def _shown(value: Any) -> str | None:
+    """A value for people: text as it is, all else as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 @contextlib.contextmanager

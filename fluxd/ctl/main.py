@@ -30,8 +30,22 @@ NOUNS: dict[str, tuple[str, str]] = {
 }
 
 
+class Root(Noun):
+    """The nouns. Here, below click's own handling of it, ends what nobody reads any more."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            # Whoever read us has enough (`fluxctl … | head`); Python must not complain at its end either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+
 @click.command(
-    cls=Noun, later=NOUNS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Root, later=NOUNS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="fluxd", prog_name="fluxctl")
 @click.option("--json", "as_json", is_flag=True, help="Exact machine output on stdout.")
@@ -63,7 +77,6 @@ def run(arguments: list[str] | None = None) -> int:
     """Carry out one command line; its exit code."""
     try:
         result: Any = root.main(arguments, prog_name="fluxctl", standalone_mode=False)
-        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
         say(f"fluxctl: {error.format_message()}")
@@ -79,10 +92,6 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("")
         return 130
-    except BrokenPipeError:
-        # Whoever read us has enough (`fluxctl … | head`); Python must not complain at its end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def main() -> None:

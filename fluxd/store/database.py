@@ -20,7 +20,7 @@ from fluxd.store.storable import json_bytes
 
 # The oldest version that the tests run on, as server_version_num.
 OLDEST = 150_000
-CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 2.0
 # What asyncpg raises when the connection is gone or going, whatever was asked.
 GONE = (
     OSError,
@@ -74,12 +74,7 @@ class Database:
 
     async def close(self) -> None:
         """Close everything, politely if the server answers in time."""
-        await close(self.writer)
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self.read.close()
-        except (TimeoutError, *GONE):
-            self.read.terminate()
+        await asyncio.gather(close(self.writer), close(self.read))
 
 
 SERVER_SETTINGS = {"application_name": "fluxd", "timezone": "UTC"}
@@ -88,6 +83,8 @@ SERVER_SETTINGS = {"application_name": "fluxd", "timezone": "UTC"}
 async def connect(url: str, *, seconds: float = 10.0) -> asyncpg.Connection:
     """One connection with our codecs: jsonb is Python data, times are aware and in UTC. Raises FluxError FLX-500x."""
     try:
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("not a URL of Postgres")  # asyncpg would take the empty one for "wherever"
         async with asyncio.timeout(seconds):
             conn = await asyncpg.connect(url, timeout=seconds, server_settings=SERVER_SETTINGS)
             await _prepare(conn)
@@ -96,13 +93,13 @@ async def connect(url: str, *, seconds: float = 10.0) -> asyncpg.Connection:
         raise in_words(error, url) from error
 
 
-async def close(conn: asyncpg.Connection) -> None:
-    """Close one connection, politely if the server answers in time."""
+async def close(thing: asyncpg.Connection | asyncpg.Pool) -> None:
+    """Close a connection or a pool, politely if the server answers in time."""
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            await conn.close(timeout=CLOSE_SECONDS)
+            await thing.close()
     except (TimeoutError, *GONE):
-        conn.terminate()
+        thing.terminate()
 
 
 @contextlib.asynccontextmanager
@@ -129,7 +126,7 @@ def hide_password(url: str) -> str:
     """The URL as it may be shown: a password, wherever it stands, is `***`."""
     # Up to the last @: a password that was not quoted may hold one, or a slash.
     url = re.sub(r"(//[^:/@?]*):.*@", r"\1:***@", url)
-    return re.sub(r"((?:^|[?&])[^=&]*password=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
+    return re.sub(r"(password=)[^&\s]*", r"\1***", url, flags=re.IGNORECASE)
 
 
 async def _prepare(conn: asyncpg.Connection) -> None:

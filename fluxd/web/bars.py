@@ -23,17 +23,13 @@ def task_href(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> st
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One run: its column begins at x; the visible part is (left, top, across, tall)."""
+    """One run, as paths: its whole column (to be hit), the part that is seen, and the cross of a failed one."""
 
     state: str
     href: str
     title: str
-    x: float
-    width: float
-    left: float
-    top: float
-    across: float
-    tall: float
+    column: str
+    seen: str
     cross: str
 
 
@@ -63,36 +59,35 @@ def run_bars(
     longest = max(seconds, default=0.0)
     bars = []
     for index, (run, took) in enumerate(zip(runs, seconds, strict=True), slots - len(runs)):
-        state, width = run["state"], pitch - 2
+        state = run["state"]
         least = LEAST_FAILED if state == "failed" else LEAST
         tall = max(least, (took / longest if longest else 0.0) * (height - 1))
-        x, across, inset = float(index * pitch), float(width), 0.0
-        if state == "cancelled":
-            across, inset = width / 3, width / 3
-        elif state in ("running", "queued"):  # drawn as an outline: half of the stroke lies outside
-            across, inset, tall = width - 1.6, 0.8, tall - 1.6
-        top = height - tall - inset * (state != "cancelled")
-        middle, arm = x + width / 2, min(width, 9) / 2 - 1.7
-        y = top + width / 2 + 0.4
-        cross = (
-            f"M{middle - arm:.1f} {y - arm:.1f}l{2 * arm:.1f} {2 * arm:.1f}"
-            f"M{middle + arm:.1f} {y - arm:.1f}l{-2 * arm:.1f} {2 * arm:.1f}"
-        )
         bars.append(
             Bar(
                 state=state,
                 href=run_href(dag_id, run["run_id"]),
                 title=run_title(run, zone, now),
-                x=x,
-                width=width,
-                left=round(x + inset, 1),
-                top=round(top, 1),
-                across=round(across, 1),
-                tall=round(tall, 1),
-                cross=cross,
+                column=f"M{index * pitch - 1} 0h{pitch}v{height}h-{pitch}z",
+                seen=_seen(state, index * pitch, pitch - 2, tall, height),
+                cross=_cross(index * pitch, pitch - 2, height - tall) if state == "failed" else "",
             )
         )
     return BarRow(tuple(bars), slots * pitch, height, longest)
+
+
+def _seen(state: str, x: float, width: float, tall: float, height: float) -> str:
+    """The visible part; what lives is an outline (half of its stroke lies outside), what was cancelled is thin."""
+    if state == "cancelled":
+        x, width = x + width / 3, width / 3
+    elif state in ("running", "queued"):
+        x, width, tall, height = x + 0.8, width - 1.6, tall - 1.6, height - 0.8
+    return f"M{x:.1f} {height - tall:.1f}h{width:.1f}v{tall:.1f}h-{width:.1f}z"
+
+
+def _cross(x: float, width: float, top: float) -> str:
+    arm = min(width, 9) / 2 - 1.7
+    left, right, upper = x + width / 2 - arm, x + width / 2 + arm, top + width / 2 + 0.4 - arm
+    return f"M{left:.1f} {upper:.1f}l{2 * arm:.1f} {2 * arm:.1f}M{right:.1f} {upper:.1f}l-{2 * arm:.1f} {2 * arm:.1f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,12 @@ def problem(status: int, code: str, message: str) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/problem+json")
 
 
-def failure(request: web.Request, status: int, code: str, message: str) -> web.Response:
+async def failure(request: web.Request, status: int, code: str, message: str) -> web.Response:
     """The answer to a request that failed."""
     if _is_for_program(request):
         return problem(status, code, message)
     title = HTTPStatus(status).phrase
-    return render(request, "error.html", status=status, number=status, title=title, code=code, message=message)
+    return await render(request, "error.html", status=status, number=status, title=title, code=code, message=message)
 
 
 @web.middleware
@@ -60,18 +60,18 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
             return problem(error.status, error.code, error.message)
         return web.Response(status=303, headers={"Location": "/login"})
     except FluxError as error:
-        return failure(request, error.status, error.code, error.message)
+        return await failure(request, error.status, error.code, error.message)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        answer = failure(request, error.status, "FLX-4087", SENTENCES.get(error.status, f"{error.reason}."))
+        answer = await failure(request, error.status, "FLX-4087", SENTENCES.get(error.status, f"{error.reason}."))
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
     except (TimeoutError, *GONE):
-        return failure(request, 503, "FLX-4089", "The database does not answer; running tasks go on.")
+        return await failure(request, 503, "FLX-4089", "The database does not answer; running tasks go on.")
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         observe(Seen.REQUEST_FAILED, method=request.method, path=request.path, reason=reason)
-        return failure(request, 500, "FLX-4088", "Something in Flux itself failed here; its log says what.")
+        return await failure(request, 500, "FLX-4088", "Something in Flux itself failed here; its log says what.")

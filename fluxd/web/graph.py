@@ -115,22 +115,25 @@ def _places(shape: Shape) -> tuple[Places, Chains]:
             chains.append((source, target, [(layer, across + offset) for layer, across in points]))
         every = [across for _, across in found.values()] + [a for _, _, points in found_chains for _, a in points]
         offset += max(every, default=0.0) + 1.2
-    _order_twins(shape, places)
+    _order_twins(shape, places, {task_id for source, target, bends in chains if bends for task_id in (source, target)})
     lone = [task_id for task_id, _, _ in shape if task_id not in places]
     for index, task_id in enumerate(lone):
         places[task_id] = (index % LONE_COLUMNS, offset + index // LONE_COLUMNS)
     return places, chains
 
 
-def _order_twins(shape: Shape, places: Places) -> None:
-    """Tasks with the same neighbours may change places without a new crossing: they stand as they were written."""
+def _order_twins(shape: Shape, places: Places, bent: set[str]) -> None:
+    """Tasks with the same neighbours may change places without a new crossing: they stand as they were written.
+
+    Not those with `bent` edges: the bends would have to change places too.
+    """
     targets: dict[str, set[str]] = {task_id: set() for task_id, _, _ in shape}
     for task_id, upstreams, _ in shape:
         for upstream in upstreams:
             targets[upstream].add(task_id)
     twins: dict[Any, list[str]] = {}
     for task_id, upstreams, _ in shape:
-        if task_id in places:
+        if task_id in places and task_id not in bent:
             key = (places[task_id][0], frozenset(upstreams), frozenset(targets[task_id]))
             twins.setdefault(key, []).append(task_id)
     for alike in twins.values():

@@ -1,5 +1,6 @@
 """From a template and its values to a page. All text is escaped; no template may say otherwise (a test looks)."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,15 @@ def theme(request: web.Request) -> str:
     return chosen if chosen in THEMES else "auto"
 
 
-def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
-    """The page made of this template. Every template may use `now`, `who`, `csrf`, `theme`, `here` and `said`."""
+async def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    """The page made of this template. Every template may use `now`, `who`, `csrf`, `theme`, `here` and `said`.
+
+    It is made in a thread: a big page takes a tenth of a second, and the scheduler shall not wait for it.
+    """
     session: Session | None = request.get("session")
     said = notice.read(request)
-    page = ENVIRONMENT.get_template(template).render(
+    page = await asyncio.to_thread(
+        ENVIRONMENT.get_template(template).render,
         now=datetime.now(UTC),
         who=request.get("who"),
         csrf=session.csrf if session else "",

@@ -20,6 +20,7 @@ from fluxd.core.model import (
     Instance,
     InstanceKey,
     Run,
+    RunState,
     State,
 )
 from fluxd.core.spec import DagSpec
@@ -42,6 +43,12 @@ def reachable(old: State, new: State) -> bool:
         edge = {after for state in edge for after in MOVES[state]} - seen
         seen |= edge
     return new in seen
+
+
+@lru_cache(maxsize=64)
+def reachable_run(old: RunState, new: RunState) -> bool:
+    """The same for runs, through one state between at most: cleared and cancelled in one turn."""
+    return new in RUN_MOVES[old] or any(new in RUN_MOVES[between] for between in RUN_MOVES[old])
 
 
 # Within one attempt nothing goes back: these are the only saved changes that keep the fence while it lives.
@@ -118,7 +125,7 @@ class Database:
 
     def _apply_run(self, run: Run) -> None:
         old = self.runs.get(run.number)
-        require(old is None or old.state == run.state or run.state in RUN_MOVES[old.state], "illegal", old, "->", run)
+        require(old is None or old.state == run.state or reachable_run(old.state, run.state), "illegal", old, "->", run)
         require((run.ended_at is not None) == (run.state in RUN_FINISHED), "ended_at of", run)
         require((run.due_at is not None) == (run.run_type == "scheduled"), "due_at of", run)
         require(self.run_ids.setdefault((run.dag_id, run.run_id), run.number) == run.number, "run id twice:", run)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from fluxd.core.commands import StartAttempt, Turn
 from fluxd.core.live import LiveRun
-from fluxd.core.model import FINISHED, OCCUPYING, Instance, Run, RunState, State
+from fluxd.core.model import FINISHED, OCCUPYING, Instance, InstanceKey, Run, RunState, State
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import DagSpec
 from fluxd.core.timetable import make_timetable
@@ -54,9 +54,14 @@ def may_run(rule: str, states: list[State]) -> bool:
 
 
 def check_turn(
-    db: Database, turn: Turn, olds: dict[object, Instance | None], specs: dict[str, DagSpec], parallelism: int
+    db: Database,
+    turn: Turn,
+    olds: dict[InstanceKey, Instance | None],
+    begun: set[int],
+    specs: dict[str, DagSpec],
+    parallelism: int,
 ) -> None:
-    """What a turn has saved, with the rows as they were before (`olds`) and the newest specs (`specs`)."""
+    """What a turn has saved. `olds`: the rows before it; `begun`: runs that did not run before; `specs`: the newest."""
     for row in turn.saves.instances:
         old = olds[row.key]
         if old is None or old.state in JUDGED:
@@ -65,13 +70,11 @@ def check_turn(
     if starts:
         _check_limits(db, starts, specs, parallelism)
     for run in turn.saves.runs:
-        if run.state is RunState.RUNNING and not run.cancelling:
-            spec = specs.get(run.dag_id)
+        if run.state is RunState.RUNNING and run.number in begun and run.dag_id in specs:
             running = sum(
                 live.dag_id == run.dag_id and live.state is RunState.RUNNING for live in db.live_runs.values()
             )
-            begun = run.started_at in {run.queued_at}  # this very turn
-            require(spec is None or not begun or running <= spec.max_active_runs, running, "runs of", run.dag_id)
+            require(running <= specs[run.dag_id].max_active_runs, running, "runs of", run.dag_id)
         if run.state in (RunState.SUCCESS, RunState.FAILED, RunState.CANCELLED):
             rows = db.by_run[run.number].values()
             require(all(row.state in FINISHED for row in rows), "a run ended before its tasks:", run)
@@ -155,9 +158,10 @@ def check_ticks(
         until = timetable.last
         if cursor.next_due_at is not None:
             until = timetable.latest_due(cursor.next_due_at - timedelta(microseconds=1))
-        expected = 0 if until is None else timetable.count(owed, until)
-    if cursor.next_due_at is None and timetable.kind == "none" and owed <= now:
-        expected = 1  # the schedule was taken away while the daemon was down
+        first = timetable.due_from(owed)
+        expected = 0 if until is None or first is None else timetable.count(first, until)
+        if not timetable.is_due(owed) and owed <= now:
+            expected += 1  # the schedule was changed while the daemon was down
     require(len(made) + skipped == expected, dag_id, expected, "ticks, but", len(made), "runs and", skipped, "skips")
 
 

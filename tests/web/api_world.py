@@ -22,8 +22,8 @@ from fluxd.core.spec import dag_from_json
 from fluxd.engine import Engine
 from fluxd.keeper import Keeper
 from fluxd.store import accounts
-from fluxd.web import api
-from fluxd.web.live import LiveHub, stream_events
+from fluxd.web.app import make_app
+from fluxd.web.live import LiveHub
 from fluxd.web.state import WebState
 
 T0 = datetime(2026, 1, 2, 6, tzinfo=UTC)
@@ -135,17 +135,6 @@ class World:
         return body
 
 
-def bare_app(state):
-    app = web.Application(client_max_size=2**20)
-    app.add_routes(api.routes(state))
-
-    async def events(request: web.Request) -> web.StreamResponse:
-        return await stream_events(request, state.live)
-
-    app.router.add_get("/api/v1/events", events)
-    return app
-
-
 @contextlib.asynccontextmanager
 async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
     """A world in this home, on this database."""
@@ -157,7 +146,7 @@ async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
         await world.engine.perform(world.engine.scheduler.recover(snapshot, datetime.now(UTC)))
         engine = asyncio.ensure_future(world.engine.run())
         await accounts.ensure_admin(keeper.db.read)
-        runner = web.AppRunner(bare_app(world.state), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(make_app(world.state), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, home.unix_socket(settings.socket)).start()

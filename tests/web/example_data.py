@@ -376,6 +376,8 @@ class Filler:
                 milliseconds=4
             )
             finish = begin + timedelta(seconds=share * self.chance.uniform(0.3, 1.2))
+            if run.state is RunState.RUNNING:
+                begin, finish = min(begin, self.now), min(finish, self.now)
             state = State.SUCCESS
             if task.task_id == failing:
                 state = State.FAILED

@@ -78,7 +78,7 @@ async def page(request: web.Request) -> web.Response:
     now = datetime.now(UTC)
     latest = runs[-1] if runs else None
     states = _states(instances)
-    return render(
+    return await render(
         request,
         "dag.html",
         dag=row,

@@ -1,5 +1,6 @@
 """The list of dags: what ran, what failed and why, what is next, 25 to a screen."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from fluxd.web.state import STATE
 
 SHOW = {"all": "All", "failing": "Failing", "running": "Running", "paused": "Paused"}
 RUNS = 14
-PER_PAGE = 100
+PER_PAGE = 60
 PITCH, HEIGHT = 10, 22
 
 
@@ -41,7 +42,8 @@ async def page(request: web.Request) -> web.Response:
     )
     broken = await page_views.broken_files(state.db.read)
     now = datetime.now(UTC)
-    dags = [_dag(row, now) for row in rows if row["dag_id"] is not None]
+    found_rows = [row for row in rows if row["dag_id"] is not None]
+    dags = await asyncio.to_thread(lambda: [_dag(row, now) for row in found_rows])
     found = rows[0]["n_found"] or 0
 
     def link(**changes: Any) -> str:
@@ -49,7 +51,7 @@ async def page(request: web.Request) -> web.Response:
         kept = {name: value for name, value in values.items() if value not in ("", 1, "all")}
         return f"/dags?{urlencode(kept)}" if kept else "/dags"
 
-    return render(
+    return await render(
         request,
         "dags.html",
         dags=dags,

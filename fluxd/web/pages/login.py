@@ -17,20 +17,20 @@ async def ask(request: web.Request) -> web.Response:
     """GET /login: how to get in."""
     if "who" in request:
         raise web.HTTPSeeOther("/dags")
-    return render(request, "login.html", good=False, tried=False)
+    return await render(request, "login.html", good=False, tried=False)
 
 
 async def look_at_link(request: web.Request) -> web.Response:
     """GET /login/{secret}: a button, if the link is still good."""
     good = await accounts.login_link_good(request.app[STATE].db.read, request.match_info["secret"])
-    return render(request, "login.html", good=good, tried=True, status=200 if good else 410)
+    return await render(request, "login.html", good=good, tried=True, status=200 if good else 410)
 
 
 async def use_link(request: web.Request) -> web.Response:
     """POST /login/{secret}: a new session, whatever session there was."""
     response = web.Response(status=303, headers={"Location": "/dags"})
     if not await begin_session(request, response, request.match_info["secret"]):
-        return render(request, "login.html", good=False, tried=True, status=410)
+        return await render(request, "login.html", good=False, tried=True, status=410)
     return response
 
 

@@ -33,7 +33,7 @@ async def page(request: web.Request) -> web.Response:
     now = datetime.now(UTC)
     finished = run["state"] in RUN_FINISHED
     reasons = {} if finished else explained(state, run["number"])
-    return render(
+    return await render(
         request,
         "run.html",
         run=run,

@@ -34,7 +34,7 @@ async def page(request: web.Request) -> web.Response:
         raise NotFound("FLX-4096", f"There is no source of the dag {dag_id[:200]!r} in this version.")
     files = sorted(row["files"].items(), key=lambda item: (item[0] != row["file"], item[0]))
     versions = await page_views.versions(request.app[STATE].db.read, dag_id, 30)
-    return render(
+    return await render(
         request,
         "source.html",
         dag_id=dag_id,

@@ -40,7 +40,7 @@ async def page(request: web.Request) -> web.Response:
     if chosen is not None:
         parts = log_parts({**row, "try_number": chosen["try_number"]})
         log = await _log(state.settings.logs, parts, _number(query.get("until", ""), -1))
-    return render(
+    return await render(
         request,
         "task.html",
         task=row,

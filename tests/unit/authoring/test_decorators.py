@@ -84,7 +84,7 @@ def test_a_wrong_call_is_refused_where_it_is_written() -> None:
     def work(rows: int, ds: str, params: Any = None) -> None: ...
 
     with DAG("d"):
-        with pytest.raises(Invalid, match="FLX-1012: @task function 'work' cannot be called like this: .*'rows'"):
+        with pytest.raises(Invalid, match=r"FLX-1012: @task function 'work' cannot be called like this: .*'rows'"):
             work()
         with pytest.raises(Invalid, match="unexpected keyword argument 'row'"):
             work(row=1)

@@ -47,7 +47,7 @@ def test_groups_prefix_and_stand_for_their_ends() -> None:
     with DAG("d") as dag:
         start, end = empties("start end")
         with TaskGroup("load") as load:
-            a, b, c, d = empties("a b c d")
+            a, b, c, _d = empties("a b c d")
             a >> [b, c]
         start >> load >> end
     assert set(dag.tasks) == {"start", "end", "load.a", "load.b", "load.c", "load.d"}
@@ -93,10 +93,11 @@ def test_an_empty_group_passes_on() -> None:
 
 def test_a_group_without_prefix_and_with_defaults() -> None:
     with DAG("d", default_args={"retries": 1, "pool": "x"}) as dag:
-        with TaskGroup("g", prefix_group_id=False, default_args={"retries": 5}):
-            EmptyOperator(task_id="a")
-            with TaskGroup("h"):
-                EmptyOperator(task_id="b", default_args={"retries": 6})
+        inner = TaskGroup("g", prefix_group_id=False, default_args={"retries": 5})
+    with inner:
+        EmptyOperator(task_id="a")
+        with TaskGroup("h"):
+            EmptyOperator(task_id="b", default_args={"retries": 6})
     a, b = dag.to_spec()["tasks"]
     assert (a["task_id"], a["group"], a["retries"], a["pool"]) == ("a", "g", 5, "x")
     assert (b["task_id"], b["group"], b["retries"]) == ("h.b", "h", 6)
@@ -131,8 +132,8 @@ def test_results_are_not_known_in_the_dag_file() -> None:
 
     with DAG("d"):
         rows = extract()
-        with pytest.raises(Invalid, match="FLX-1019: .*cannot be looped over"):
+        with pytest.raises(Invalid, match=r"FLX-1019: .*cannot be looped over"):
             list(rows)
-        with pytest.raises(Invalid, match="FLX-1019: .*tested for truth"):
+        with pytest.raises(Invalid, match=r"FLX-1019: .*tested for truth"):
             bool(rows)
         assert f"{rows['a'][0]}" == "{{ ti.xcom_pull('extract')['a'][0] }}"

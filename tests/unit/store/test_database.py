@@ -153,18 +153,16 @@ async def test_closing_never_waits_for_a_server_that_is_gone(db_url: str, tmp_pa
     real = urlsplit(db_url)
     parameters = {name: values[0] for name, values in parse_qs(real.query).items()}
     stuck = asyncio.Event()
+    ends: list[asyncio.StreamWriter] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not stuck.is_set() and (data := await reader.read(65536)):
-            if not stuck.is_set():
-                writer.write(data)
-        await asyncio.Event().wait()
-
-    pumps: list[asyncio.Task[None]] = []
+        while (data := await reader.read(65536)) and not stuck.is_set():
+            writer.write(data)
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_unix_connection(f"{parameters['host']}/.s.PGSQL.{parameters['port']}")
-        pumps.extend([asyncio.create_task(pump(reader, there[1])), asyncio.create_task(pump(there[0], writer))])
+        server = await asyncio.open_unix_connection(f"{parameters['host']}/.s.PGSQL.{parameters['port']}")
+        ends.extend([writer, server[1]])
+        await asyncio.gather(pump(reader, server[1]), pump(server[0], writer))
 
     async with listening(tmp_path, proxy) as url:
         through = await Database.open(url.replace("//me:pass-word@/fluxd", f"//fluxd@{real.path}"))
@@ -172,8 +170,8 @@ async def test_closing_never_waits_for_a_server_that_is_gone(db_url: str, tmp_pa
         stuck.set()
         async with asyncio.timeout(15):
             await through.close()
-    for task in pumps:
-        task.cancel()
+        for end in ends:
+            end.close()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Saving and loading on a real Postgres."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from fluxd.core.commands import DagCursor, Saves, Skip, XCom
 from fluxd.core.model import Attempt, AttemptState, Instance, Intent, Run, RunState, State
+from fluxd.errors import Unavailable
 from fluxd.store import dags, turns
 from fluxd.store.database import Database
 
@@ -90,3 +92,164 @@ async def test_what_was_saved_is_loaded_and_saving_twice_is_saving_once(db: Data
 async def test_an_empty_turn_asks_nothing(db: Database) -> None:
     db.writer.terminate()
     await turns.save(db.writer, Saves())
+
+
+async def test_a_word_of_an_older_attempt_changes_no_instance(db: Database) -> None:
+    version_id = await sales(db)
+    await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=[instance_of(None)]))
+
+    async def after(instance: Instance) -> Instance:
+        await turns.save(db.writer, Saves(instances=[instance]))
+        return (await turns.load(db.writer)).instances[0]
+
+    for right in (instance_of(7, State.QUEUED), instance_of(7, State.RUNNING), instance_of(8, State.QUEUED)):
+        assert await after(right) == right
+    assert await after(instance_of(7, State.SUCCESS)) == instance_of(8, State.QUEUED)
+    assert await after(instance_of(None, State.NONE)) == instance_of(8, State.QUEUED)
+
+
+async def test_an_attempt_ends_once(db: Database) -> None:
+    version_id = await sales(db)
+    await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=[instance_of(7)], attempts=[attempt_of(7)]))
+    first = attempt_of(7, AttemptState.SUCCESS, ended_at=T0, exit_code=0)
+    late = attempt_of(7, AttemptState.LOST, ended_at=T0, reason="no sign of it")
+    for saved in (first, late, attempt_of(7, AttemptState.RUNNING)):
+        await turns.save(db.writer, Saves(attempts=[saved]))
+    row = await db.read.fetchrow("SELECT state, exit_code, reason FROM attempt")
+    assert tuple(row) == ("success", 0, None)
+
+
+async def test_one_attempt_ends_and_the_next_begins_in_one_turn_whatever_their_order(db: Database) -> None:
+    version_id = await sales(db)
+    await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=[instance_of(7)], attempts=[attempt_of(7)]))
+    ended = attempt_of(7, AttemptState.FAILED, ended_at=T0)
+    await turns.save(db.writer, Saves(attempts=[attempt_of(8, try_number=2), ended]))
+    assert [one.fence for one in (await turns.load(db.writer)).attempts] == [8]
+
+
+async def test_no_second_attempt_while_the_first_may_live_and_then_nothing_is_saved(db: Database) -> None:
+    version_id = await sales(db)
+    await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=[instance_of(7)], attempts=[attempt_of(7)]))
+    wrong = Saves(instances=[instance_of(8, State.RUNNING)], attempts=[attempt_of(8, try_number=2)])
+    with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_live"):
+        await turns.save(db.writer, wrong)
+    assert (await turns.load(db.writer)).instances == [instance_of(7)]
+
+
+async def test_a_tick_is_one_run(db: Database) -> None:
+    version_id = await sales(db)
+    run = run_of(version_id)
+    await turns.save(db.writer, Saves(runs=[run]))
+    with pytest.raises(asyncpg.UniqueViolationError, match="run_tick"):
+        await turns.save(db.writer, Saves(runs=[replace(run, number=2, run_id="again")]))
+
+
+async def test_cleared_xcoms_go_before_new_ones_come(db: Database) -> None:
+    version_id = await sales(db)
+    old = [XCom(1, "load", -1, "return_value", 1), XCom(1, "load", -1, "other", 2)]
+    await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=[instance_of(7)], xcoms=old))
+    new = XCom(1, "load", -1, "return_value", 3)
+    await turns.save(db.writer, Saves(xcoms_dropped=[(1, "load", -1)], xcoms=[new]))
+    assert [tuple(row) for row in await db.read.fetch("SELECT key, value FROM xcom")] == [("return_value", 3)]
+
+
+async def test_a_forgotten_dag_leaves_only_the_numbers_it_used(db: Database) -> None:
+    version_id = await sales(db)
+    await turns.save(
+        db.writer,
+        Saves(
+            runs=[run_of(version_id, 41)],
+            instances=[replace(instance_of(70), run_number=41)],
+            attempts=[replace(attempt_of(70), run_number=41)],
+            xcoms=[XCom(41, "load", -1, "k", 1)],
+            skips=[Skip("sales", T0, T0, 1, "why")],
+        ),
+    )
+    for _ in range(2):
+        await turns.save(db.writer, Saves(cursors=[DagCursor("sales", None, paused=False, forgotten=True)]))
+        found = await turns.load(db.writer)
+        assert (found.dags, found.runs, found.instances, found.attempts) == ([], [], [], [])
+        assert (found.last_run_number, found.last_fence) == (41, 70)
+    for table in ("dag_version", "xcom", "tick_skip"):
+        assert await db.read.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+
+
+async def test_finished_runs_are_not_loaded(db: Database) -> None:
+    version_id = await sales(db)
+    done = run_of(version_id, 1, state=RunState.SUCCESS, ended_at=T0)
+    await turns.save(db.writer, Saves(runs=[done], instances=[instance_of(7, State.SUCCESS)]))
+    found = await turns.load(db.writer)
+    assert (found.runs, found.instances, found.versions) == ([], [], {})
+    assert found.last_run_number == 1
+    revived = await turns.revive(db.writer, "sales", "scheduled__1")
+    assert revived is not None
+    assert revived.run == done
+
+
+STRANGE = "NUL \0, half a pair \ud800, an emoji 😀, \\u0000 in letters"
+KEPT = "NUL �, half a pair ���, an emoji 😀, \\u0000 in letters"
+
+
+async def test_no_output_of_a_task_can_break_a_save(db: Database) -> None:
+    version_id = await sales(db)
+    deep: Any = "bottom"
+    for _ in range(5000):
+        deep = [deep]
+    values = {
+        "strange": STRANGE,
+        "nested": {STRANGE: [STRANGE, {"a": STRANGE}]},
+        "numbers": [2**64, -(2**70), float("nan"), float("inf"), 1e308],
+        "deep": deep,
+        "object": object(),
+        "odd keys": {1: "a", None: "b"},
+        STRANGE: 1,
+        "k" * 100_000: 2,
+        "k" * 100_000 + "l": 3,
+    }
+    await turns.save(
+        db.writer,
+        Saves(
+            runs=[run_of(version_id, conf={"x": STRANGE}, reason=STRANGE, created_by=STRANGE)],
+            instances=[instance_of(7, State.RUNNING, max_tries=10**12, reason=STRANGE, wait={"path": STRANGE})],
+            attempts=[attempt_of(7, reason=STRANGE, rendered={"cmd": STRANGE}, usage={"user_s": float("nan")})],
+            xcoms=[XCom(1, "load", -1, key, value) for key, value in values.items()],
+            skips=[Skip("sales", T0, T0, 10**10, STRANGE)],
+        ),
+    )
+    rows = {row["key"]: row["value"] for row in await db.read.fetch("SELECT key, value FROM xcom")}
+    assert rows["strange"] == KEPT
+    assert rows["nested"] == {KEPT: [KEPT, {"a": KEPT}]}
+    assert rows["numbers"] == ["0x10000000000000000", "-0x400000000000000000", None, None, 1e308]
+    assert "deeper than Flux keeps" in str(rows["deep"])
+    assert rows["object"] == "(object is not JSON)"
+    assert rows["odd keys"] == {"1": "a", "None": "b"}
+    assert rows[KEPT] == 1
+    assert rows["k" * 500] == 3, "the last of two keys that are one once they are cut"
+    found = await turns.load(db.writer)
+    assert (found.runs[0].reason, found.runs[0].conf, found.runs[0].created_by) == (KEPT, {"x": KEPT}, KEPT)
+    assert (found.instances[0].reason, found.instances[0].wait) == (KEPT, {"path": KEPT})
+    assert (found.attempts[0].reason, found.attempts[0].rendered) == (KEPT, {"cmd": KEPT})
+    assert found.attempts[0].usage == {"user_s": None}
+
+
+async def test_a_link_that_broke_during_a_save_is_told_and_the_save_can_be_repeated(db: Database) -> None:
+    version_id = await sales(db)
+    saves = Saves(runs=[run_of(version_id)], instances=[instance_of(None)])
+    await turns.save(db.writer, saves)
+    await db.read.execute("SELECT pg_terminate_backend($1)", db.writer.get_server_pid())
+    with pytest.raises(Unavailable, match="FLX-5009"):
+        for _ in range(2):
+            await turns.save(db.writer, saves)
+    await db.renew_writer()
+    await turns.save(db.writer, saves)
+    assert (await turns.load(db.writer)).runs == saves.runs
+
+
+async def test_the_states_of_the_model_are_those_of_the_database(db: Database) -> None:
+    for table, states in (("run", RunState), ("task_instance", State), ("attempt", AttemptState)):
+        rule = await db.read.fetchval(
+            "SELECT string_agg(pg_get_constraintdef(oid), ' ') FROM pg_constraint "
+            "WHERE conrelid = $1::regclass AND conname = $1 || '_state_check'",
+            table,
+        )
+        assert set(re.findall(r"'(\w+)'", rule)) == {state.value for state in states}, table

@@ -1,0 +1,212 @@
+"""fluxctl against the real API: what it prints for people and machines, and its exit codes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxd.ctl import main, waiting
+from tests.web.api_world import World, open_world
+from tests.web.test_api import SALES, finish, run_of
+
+pytestmark = pytest.mark.anyio
+
+Ctl = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+async def world(db_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(db_url, tmp_path) as world:
+        await world.load(SALES, source="# the sales\n")
+        yield world
+
+
+@pytest.fixture
+def ctl(world: World, capsysbinary: pytest.CaptureFixture[bytes]) -> Ctl:
+    """fluxctl with these arguments: (exit code, stdout, stderr). The daemon goes on meanwhile."""
+
+    async def call(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main.run, ["--home", str(world.settings.home), *arguments])
+        out, err = capsysbinary.readouterr()
+        return code, out.decode("utf-8", "surrogateescape"), err.decode()
+
+    return call
+
+
+async def machine(ctl: Ctl, *arguments: str, code: int = 0) -> Any:
+    """The JSON on stdout; nothing else may be there."""
+    got, out, err = await ctl(*arguments, "--json")
+    assert got == code, err
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+async def test_every_verb_that_shows_has_both_forms(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one", conf={"region": "us"})
+    world.ended(await world.started(), xcoms=[["return_value", 3]])
+    await world.started()
+    await world.keeper.broken("bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"})
+    for verb, words in {
+        ("status",): "1 running",
+        ("dags", "list"): "every day at 06:00 Paris",
+        ("dags", "show", "sales"): "PythonOperator",
+        ("dags", "next", "sales"): "covers",
+        ("dags", "errors"): "It is broken.",
+        ("dags", "source", "sales"): "# the sales",
+        ("runs", "list", "sales"): "▶ running",
+        ("runs", "list"): "sales",
+        ("runs", "show", "sales", "one"): "● success",
+        ("tasks", "list", "sales", "one"): "▶ running",
+        ("tasks", "show", "sales", "one", "load"): "● success",
+        ("pools", "list"): "default_pool",
+        ("pools", "set", "small", "3"): "small has 3 slots.",
+        ("users", "login-link"): "http://127.0.0.1:1/login/",
+        ("api", "openapi"): '"openapi": "3.1.0"',
+        ("dags", "pause", "sales"): "sales is paused.",
+        ("dags", "unpause", "sales"): "sales is active.",
+    }.items():
+        code, out, err = await ctl(*verb)
+        assert (code, err if verb[1:2] != ("next",) else "") == (0, ""), verb
+        assert words in out, (verb, out)
+        assert isinstance(await machine(ctl, *verb), dict)
+
+
+async def test_json_is_that_of_the_api_byte_for_byte(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one")
+    async with world.http.get("http://flux/api/v1/dags/sales/runs/one") as response:
+        _, out, _ = await ctl("runs", "show", "sales", "one", "--json")
+        assert out == await response.text() + "\n"
+
+
+async def test_trigger_and_wait(world: World, ctl: Ctl) -> None:
+    run = await machine(ctl, "dags", "trigger", "sales", "--run-id", "a", "--conf", '{"region": "us"}')
+    assert (run["run_id"], run["conf"], run["state"]) == ("a", {"region": "us"}, "running")
+    for state, code in (("success", 0), ("failed", 1)):
+        waiting_ctl = asyncio.ensure_future(
+            ctl("dags", "trigger", "sales", "--run-id", state, "--logical-date", "2026-07-04", "--wait", "--json")
+        )
+        async with asyncio.timeout(10):
+            while "running" not in [
+                run["state"] for run in (await world.get("/runs"))["runs"] if run["run_id"] == state
+            ]:
+                await asyncio.sleep(0.01)
+        await finish(world, state, state)
+        got, out, err = await waiting_ctl
+        shown = json.loads(out)
+        assert (got, shown["state"], shown["logical_date"]) == (code, state, "2026-07-03T22:00:00Z")
+        assert (code == 0) == (err == "")
+    assert "load" in err and "failed" in err
+    assert (await machine(ctl, "runs", "wait", "sales", "success"))["state"] == "success"
+    assert (await machine(ctl, "runs", "wait", "sales", "failed", code=1))["state"] == "failed"
+
+
+async def test_wait_gives_up_in_time(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one")
+    code, out, err = await ctl("runs", "wait", "sales", "one", "--timeout", "0.1")
+    assert code == 1
+    assert "▶ running" in out
+    assert "after 0.1 s" in err
+
+
+async def test_wait_survives_a_restart_of_the_daemon(
+    db_url: str, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    async with open_world(db_url, tmp_path) as world:
+        await world.load(SALES)
+        await run_of(world, "one")
+        message = await world.started()
+        asked = asyncio.ensure_future(
+            asyncio.to_thread(main.run, ["--home", str(tmp_path), "runs", "wait", "sales", "one", "--json"])
+        )
+        async with asyncio.timeout(5):
+            while not world.live.readers:
+                await asyncio.sleep(0.01)
+    async with open_world(db_url, tmp_path) as world:
+        world.ended(message)
+        await finish(world, "one")
+        assert await asked == 0
+    out, err = capsysbinary.readouterr()
+    assert json.loads(out)["state"] == "success"
+    assert b"fluxd is away" in err
+
+
+async def test_cancel_clear_mark_delete(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one")
+    message = await world.started()
+    assert await ctl("tasks", "mark", "sales", "one", "skipped", "report") == (
+        0,
+        "1 task marked skipped: report.\n",
+        "",
+    )
+    code, out, _ = await ctl("runs", "cancel", "sales", "one")
+    assert (code, out) == (0, "one is being cancelled: its processes are ended.\n")
+    world.ended(message, "failed")
+    assert (await machine(ctl, "runs", "wait", "sales", "one", code=1))["state"] == "cancelled"
+    cleared = await machine(ctl, "tasks", "clear", "sales", "one", "load", "--no-downstream")
+    assert cleared == {"cleared": [{"task_id": "load", "map_index": -1}]}
+    assert (await ctl("dags", "delete", "sales"))[0] == 4  # nobody can be asked
+    assert (await ctl("dags", "delete", "sales", "--yes"))[0] == 4  # it has a live run
+    await finish(world, "one")
+    assert await machine(ctl, "runs", "clear", "sales", "one", "--failed") == {"cleared": []}
+    assert (await ctl("runs", "mark", "sales", "one", "success"))[0] == 4
+    assert await ctl("dags", "delete", "sales", "--yes") == (0, "sales is deleted.\n", "")
+
+
+async def test_logs_come_as_they_are(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one")
+    code, _, err = await ctl("logs", "sales", "one", "report")
+    assert (code, "not tried yet" in err) == (3, True)
+    message = await world.started()
+    world.log(message, b"caf\xe9 \x1b[31mred\n")
+    assert (await ctl("logs", "sales", "one", "load"))[1].encode("utf-8", "surrogateescape") == b"caf\xe9 \x1b[31mred\n"
+    told = await machine(ctl, "logs", "sales", "one", "load", "--try", "1")
+    assert (told["log"], told["ended"], told["try_number"]) == ("caf\\xe9 \x1b[31mred\n", False, 1)
+    assert (await ctl("logs", "sales", "one", "load", "--try", "9"))[0] == 3
+    assert (await ctl("logs", "sales", "one", "load", "-f", "--json"))[0] == 2
+
+
+async def test_logs_are_followed_over_all_tries(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one")
+    message = await world.started()
+    following = asyncio.ensure_future(ctl("logs", "sales", "one", "load", "-f"))
+    async with asyncio.timeout(5):
+        while not world.live.readers:
+            await asyncio.sleep(0.01)
+    world.log(message, b"first\n")
+    world.ended(message, "failed", error={"type": "E", "message": "broke"})
+    second = await world.started()
+    world.log(second, b"second\n")
+    world.ended(second)
+    async with asyncio.timeout(20):
+        assert await following == (0, "first\nsecond\n", "--- try 2 ---\n")
+
+
+async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
+    await run_of(world, "one")
+    for arguments, code, words in [
+        (["dags", "show", "sale"], 3, "did you mean 'sales'?"),
+        (["runs", "show", "sales", "on"], 3, "did you mean 'one'?"),
+        (["tasks", "show", "sales", "one", "laod"], 3, "did you mean 'load'?"),
+        (["dags", "trigger", "sales", "--run-id", "one"], 4, "already"),
+        (["dags", "trigger", "sales", "--run-id", "../x"], 2, "cannot be used"),
+        (["dags", "trigger", "sales", "--conf", "{x"], 2, "--conf is not JSON"),
+        (["dags", "trigger", "sales", "--conf", "[1]"], 2, "JSON object"),
+        (["dags", "trigger", "sales", "--logical-date", "soon"], 2, "not a time"),
+        (["dags", "next", "sales", "--count", "0"], 2, "least is 1"),
+        (["runs", "list", "sales", "--state", "runing"], 2, "did you mean 'running'?"),
+        (["dgs"], 2, "did you mean 'dags'?"),
+        (["dags", "lst"], 2, "did you mean 'list'?"),
+        (["dags", "show"], 2, "Missing argument"),
+        (["dags", "list", "--tga", "x"], 2, "--tag"),
+    ]:
+        got, out, err = await ctl(*arguments)
+        assert (got, out) == (code, ""), (arguments, err)
+        assert words in err, (arguments, err)
+
+
+async def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
+    assert main.run(["--home", str(tmp_path), "runs", "wait", "a", "b"]) == 5

@@ -1,0 +1,286 @@
+"""fluxctl where there is no daemon, or a broken one; and the verbs that need none. As a real process."""
+
+import ast
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from fluxd.ctl import show
+from fluxd.ctl.logs import Screen
+from fluxd.ctl.main import NOUNS, root
+from fluxd.ctl.verbs import Noun
+
+DAG = """
+from fluxd import DAG
+from fluxd.ops import BashOperator, PythonOperator
+
+def once_broken(ti):
+    print("printed")
+    if ti.try_number == 1:
+        raise ValueError("the first try breaks")
+    return 7
+
+with DAG("sales", schedule="@daily", start_date="2026-01-01"):
+    load = BashOperator(task_id="load", bash_command="echo {{ ds }}")
+    load >> PythonOperator(task_id="report", python_callable=once_broken, retries=1)
+"""
+
+
+def ctl(home: Path, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FLUXD_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", "from fluxd.ctl.main import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False, **more)
+
+
+@pytest.fixture
+def dag_file(tmp_path: Path) -> Path:
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    file = folder / "sales.py"
+    file.write_text(DAG)
+    return file
+
+
+def test_no_daemon_is_one_sentence_with_the_next_step(tmp_path: Path) -> None:
+    for arguments in (["status"], ["dags", "list", "--json"], ["runs", "wait", "a", "b", "--socket", "/none"]):
+        if "wait" in arguments:
+            continue  # it is patient
+        got = ctl(tmp_path, *arguments)
+        assert (got.returncode, got.stdout, got.stderr.count("\n")) == (5, "", 1)
+        assert "FLX-8001" in got.stderr
+        assert f"fluxd --home {tmp_path}" in got.stderr
+
+
+def test_a_stale_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "fluxd.sock"))
+    got = ctl(tmp_path, "status")
+    assert (got.returncode, got.stdout) == (5, "")
+    assert "FLX-8002" in got.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "exit_code"),
+    [
+        (b"", "FLX-8006", 5),
+        (b"nonsense\n\n", "FLX-8006", 5),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\nxx", "FLX-8007", 1),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "FLX-8006", 5),
+    ],
+)
+def test_what_answers_is_no_daemon(tmp_path: Path, said: bytes, code: str, exit_code: int) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "fluxd.sock"))
+        door.listen()
+
+        def answer() -> None:
+            peer, _ = door.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        got = ctl(tmp_path, "status")
+        thread.join()
+    assert (got.returncode, got.stdout) == (exit_code, "")
+    assert code in got.stderr
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "x" * 200])
+def test_a_socket_that_cannot_be_one(tmp_path: Path, path: str) -> None:
+    got = ctl(tmp_path, "--socket", path, "status")
+    assert got.returncode == 5
+    assert "FLX-800" in got.stderr
+    assert got.stderr.count("\n") == 1
+
+
+def test_cron_explain(tmp_path: Path) -> None:
+    arguments = ["cron", "explain", "0 6 * * 1-5", "--tz", "Europe/Paris", "--count", "2", "--from", "2026-03-27"]
+    told = json.loads(ctl(tmp_path, *arguments, "--json").stdout)
+    assert told["words"] == "on Monday to Friday at 06:00 Paris"
+    assert [run["due_at"] for run in told["runs"]] == ["2026-03-27T05:00:00Z", "2026-03-30T04:00:00Z"]
+    assert told["runs"][0]["words"].startswith("covers 2026-03-26 → 2026-03-27, starts at")
+    assert "on Monday to Friday" in ctl(tmp_path, *arguments).stdout
+    for wrong in (["61 * * * *"], ["* * * *"], ["0 0 30 2 *"], ["0 0 * * *", "--tz", "Mars/Base"]):
+        got = ctl(tmp_path, "cron", "explain", *wrong)
+        assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_dag_is_tested_here(tmp_path: Path, dag_file: Path) -> None:
+    for what in (str(dag_file), "sales"):
+        got = ctl(tmp_path, "dags", "test", what, "--json")
+        told = json.loads(got.stdout)  # what tasks print is on stderr
+        assert (got.returncode, told["state"]) == (0, "success")
+        assert [(task["task_id"], task["try_number"]) for task in told["tasks"]] == [("load", 1), ("report", 2)]
+        assert "printed" in got.stderr
+
+
+def test_a_task_is_tried_out_here(tmp_path: Path, dag_file: Path) -> None:
+    got = ctl(tmp_path, "tasks", "test", "sales", "report", "--json")
+    assert (got.returncode, json.loads(got.stdout)["state"]) == (1, "failed")
+    assert "the first try breaks" in got.stderr
+    told = json.loads(ctl(tmp_path, "tasks", "run", "sales", "report", "--json").stdout)
+    assert (told["state"], told["try_number"], told["xcoms"]["return_value"]) == ("success", 2, 7)
+    got = ctl(tmp_path, "tasks", "render", "sales", "load", "--logical-date", "2026-01-31")
+    assert "echo 2026-01-31" in got.stdout
+    assert ctl(tmp_path, "tasks", "test", "sales", "laod").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("x = 1\nimport no_such_module\n", "line 2", "no_such_module"),
+        ("x = (\n", "line 1", "SyntaxError"),
+        ("\n\nraise SystemExit(3)\n", "line 3", "SystemExit"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(
+    tmp_path: Path, dag_file: Path, text: str, line: str, reason: str
+) -> None:
+    dag_file.write_text(text)
+    got = ctl(tmp_path, "dags", "test", str(dag_file))
+    assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)
+    assert line in got.stderr
+    assert reason in got.stderr
+    assert ctl(tmp_path, "dags", "test", "none").returncode == 3
+
+
+def test_database(tmp_path: Path, empty_url: str) -> None:
+    assert ctl(tmp_path, "db", "check", "--database", empty_url).returncode == 4
+    applied = json.loads(ctl(tmp_path, "db", "migrate", "--database", empty_url, "--json").stdout)["applied"]
+    assert applied[0] == "0001_first"
+    assert "is up to date" in ctl(tmp_path, "db", "migrate", "--database", empty_url).stdout
+    assert ctl(tmp_path, "db", "check", "--database", empty_url).returncode == 0
+    got = ctl(tmp_path, "db", "check", "--database", "postgresql://u:secret@127.0.0.1:1/x")
+    assert (got.returncode, got.stderr.count("\n")) == (5, 1)
+    assert "secret" not in got.stderr
+
+
+def test_doctor_works_without_a_daemon(tmp_path: Path) -> None:
+    got = ctl(tmp_path, "doctor", "--json")
+    findings = {one["name"]: one["state"] for one in json.loads(got.stdout)["findings"]}
+    assert set(findings) == {
+        "python",
+        "home",
+        "disk",
+        "clock",
+        "settings",
+        "fluxd",
+        "dags folder",
+        "database",
+        "runner",
+    }
+    assert (findings["python"], findings["fluxd"], findings["database"]) == ("ok", "warn", "ok")
+    (tmp_path / "fluxd.toml").write_text("[daemon]\nlisten_on = 1\n")
+    got = ctl(tmp_path, "doctor")
+    assert got.returncode == 1
+    assert "did you mean 'listen'" in got.stdout
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    command = (
+        f"{sys.executable} -c 'from fluxd.ctl.main import main; main()' cron explain '* * * * *' --count 1000 | head -1"
+    )
+    got = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (got.returncode, got.stderr) == (0, "")
+
+
+def test_a_terminal_gets_colours_and_no_control_characters(tmp_path: Path) -> None:
+    parent, child = pty.openpty()
+    code = (
+        "from fluxd.ctl import show; show.table(['A', 'S'], [['x\\x1b]0;evil\\x07', show.state('failed')]], '');"
+        "show.facts([('s', show.state('success')), ('t', '\\x1b[2J')])"
+    )
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    environment.pop("NO_COLOR", None)
+    subprocess.run([sys.executable, "-c", code], stdout=child, check=True, env=environment)
+    os.close(child)
+    seen = b""
+    try:
+        while data := os.read(parent, 65536):
+            seen += data
+    except OSError:
+        pass  # how a terminal says that it is over
+    os.close(parent)
+    assert b"\\x1b]0;evil\\x07" in seen
+    assert b"\x1b]0" not in seen
+    assert b"\x1b[2J" not in seen
+    assert b"\x1b[31m" in seen and b"\x1b[32m" in seen
+
+
+def test_logs_on_a_terminal_are_shown_not_obeyed() -> None:
+    screen = Screen()
+    data = "a\tb\r\ncafé".encode() + b"\xff\x1b[31mred\rover\x9b\r"
+    # Whatever the pieces: characters and line ends may be torn apart.
+    text = "".join(screen.text(data[place : place + 1]) for place in range(len(data))) + screen.text(b"", final=True)
+    assert text == "a\tb\ncafé\\xff\\x1b[31mred\\x0dover\\x9b\\x0d"
+
+
+def walk(group: Noun, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command, str | None]]:
+    """Every command below a group, with the line of help that its group shows before it is imported."""
+    found: list[tuple[tuple[str, ...], click.Command, str | None]] = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found.append(((*path, name), command, group.later.get(name, (None, None))[1]))
+        if isinstance(command, Noun):
+            found += walk(command, (*path, name))
+    return found
+
+
+def test_every_command_has_help_with_an_example_and_json() -> None:
+    assert isinstance(root, Noun)
+    for path, command, _ in walk(root):
+        assert "Example: fluxctl " in (command.help or ""), path
+        if not isinstance(command, Noun):
+            assert "--json" in [option for param in command.params for option in param.opts], path
+            example = (command.help or "").partition("Example: fluxctl ")[2]
+            assert example.startswith(" ".join(path)), path
+        for param in command.params:
+            if isinstance(param, click.Option) and not param.hidden:
+                assert param.help, (path, param.name)
+
+
+def test_every_verb_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "fluxctl.md").read_text()
+    for path, command, _ in walk(root):  # type: ignore[arg-type]
+        if not isinstance(command, Noun):
+            assert f"fluxctl {' '.join(path)}" in text, path
+
+
+def test_help_is_shown_without_importing_what_it_is_about() -> None:
+    code = "import sys; from fluxd.ctl.main import run; run(['--help']); print(sorted(sys.modules))"
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = ast.literal_eval(got.stdout.splitlines()[-1])
+    assert not {"asyncpg", "aiohttp", "rich", "fluxd.ctl.dags", "fluxd.store"} & set(modules)
+    for module, _ in NOUNS.values():
+        assert import_module(module.partition(":")[0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.04 s"), (8.25, "8.2 s"), (42, "42 s"), (200, "3 m 20 s"), (7500, "2 h 05 m"), (273600, "3 d 4 h")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert show.duration(seconds) == words
+
+
+def test_times_name_how_long_ago() -> None:
+    past = (datetime.now(UTC) - timedelta(minutes=3, seconds=20)).isoformat()
+    assert "(3 m 2" in show.when_in_full(past)
+    assert show.when_in_full((datetime.now(UTC) + timedelta(hours=2)).isoformat()).endswith(
+        ("(in 2 h 00 m)", "(in 1 h 59 m)")
+    )
