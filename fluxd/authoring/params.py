@@ -105,9 +105,8 @@ def make_params(given: Any, what: str) -> dict[str, Param]:
 
 
 def merge(params: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of a run: defaults, then what the run was given, checked. Raises Invalid FLX-1015."""
-    values = {name: param.default for name, param in params.items()}
-    values.update(given)
+    """The params of a run: what it was given for them, else their defaults. Raises Invalid FLX-1015."""
+    values = {name: given.get(name, param.default) for name, param in params.items()}
     for name, param in params.items():
         # The daemon gives None for a default that there is none of.
         if param.required and values[name] is None and "null" not in param.schema.get("type", ()):

@@ -193,7 +193,7 @@ def _environment(dag: "DAG", given: Mapping[str, Any]) -> Iterator[None]:
         "FLUX_LOGICAL_DATE": given["logical_date"],
         "FLUX_DATA_INTERVAL_START": given["data_interval_start"],
         "FLUX_DATA_INTERVAL_END": given["data_interval_end"],
-        "FLUX_IDEMPOTENCY_KEY": f"{dag.dag_id}/{given['run_id']}/{given['task_id']}/-1",
+        "FLUX_IDEMPOTENCY_KEY": f"{dag.dag_id}/{given['run_id']}/{given['task_id']}/-1/{given['try_number']}",
         "FLUX_FENCE": "0",
     }
     before = {name: os.environ.get(name) for name in ours}

@@ -91,11 +91,11 @@ def main() -> int:
     os.close(stdin)
     processes.become_subreaper()
     os.chdir(work)
-    ended, lost = leftovers.settle(folder, home, processes.boot_id())
+    left = leftovers.settle(folder, home, processes.boot_id())
     runner = Runner(
         folder, listen(folder), hosts_max=options.hosts_max, host_idle_s=options.host_idle, linger_s=options.linger
     )
-    runner.ended, runner.lost = ended, lost
+    runner.results.recall(left.ended, left.lost)
     open_streams()
     template.preload()
     say(options.ready_fd, "ready")

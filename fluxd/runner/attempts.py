@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from fluxd.runner import records
 from fluxd.runner.forking import fork
+from fluxd.runner.logs import open_log, write_log
 from fluxd.runner.outcomes import crashed, failed, of_command
 from fluxd.runner.processes import start_ticks
 from fluxd.runner.protocol import Message
+from fluxd.runner.records import Record, Records
 
 DEFAULT_GRACE_S = 10.0
 # Ignored signals survive an exec; a command must find them at their defaults.
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
-LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
-Body = Callable[[Message, int], NoReturn]
+Body = Callable[[Message, Record], NoReturn]
 
 
 class Attempt:
@@ -31,7 +31,7 @@ class Attempt:
 
     __slots__ = ("fence", "grace_s", "kill_at", "killed", "log", "log_note", "pid", "record", "spawn", "started_at")
 
-    def __init__(self, order: Message, pid: int, record: int, started_at: float) -> None:
+    def __init__(self, order: Message, pid: int, record: Record, started_at: float) -> None:
         self.fence: int = order["fence"]
         self.log: str = order["log"]
         self.spawn: dict[str, Any] | None = order.get("spawn")
@@ -44,38 +44,14 @@ class Attempt:
         self.kill_at: float | None = None  # when SIGKILL follows (monotonic)
 
 
-def open_log(path: str) -> tuple[int, str | None]:
-    """The log for appending; where it cannot be opened /dev/null and a sentence that says so."""
-    try:
-        try:
-            return os.open(path, LOG_FLAGS, 0o640), None
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
-            return os.open(path, LOG_FLAGS, 0o640), None
-    except OSError as error:
-        note = f"FLX-7020: The log {path} could not be opened ({error.strerror}), so the output of this try is dropped."
-        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), note
-
-
-def write_log(path: str, text: str) -> None:
-    """Add a line of ours to a log; a log that cannot be written is nobody's reason to stop."""
-    fd, note = open_log(path)
-    try:
-        if note is None:
-            os.write(fd, f"{text}\n".encode(errors="replace"))
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
 class Attempts:
     """`tell` gets the messages `started` and `ended`."""
 
     def __init__(self, folder: str, boot_id: str, tell: Callable[[Message], None]) -> None:
         self.by_pid: dict[int, Attempt] = {}
         self._by_fence: dict[int, Attempt] = {}
-        self._folder = folder
+        self._records = Records(folder)
+        self._unacknowledged: dict[int, Record] = {}
         self._boot_id = boot_id
         self._tell = tell
         self._environment = dict(os.environ)
@@ -117,29 +93,38 @@ class Attempts:
         if pid == 0:
             try:
                 close()
-                for other in self.by_pid.values():
-                    os.close(other.record)
                 body(order, record)
             finally:
                 os._exit(70)
         self._began(order, pid, record)
 
-    def adopt(self, order: Message, pid: int, started_at: float) -> None:
+    def adopt(self, order: Message, pid: int, started_at: float, record: str) -> None:
         """Take over the attempt of a dag host that died: as the subreaper we are its parent now."""
-        record = os.open(records.path_of(self._folder, order["fence"]), os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        self._add(order, pid, record, started_at)
+        self._add(order, pid, self._records.open(record), started_at)
 
-    def _record(self, order: Message) -> int | None:
-        """The exit record, before anything runs. None: known already, or it cannot be made (told)."""
+    def acknowledged(self, fence: int) -> bool:
+        """This result is stored. False: it is not one of ours."""
+        record = self._unacknowledged.pop(fence, None)
+        if record is not None:
+            self._records.give_back(record)
+        return record is not None
+
+    def close(self) -> None:
+        """Before the process leaves."""
+        self._records.close()
+
+    def _record(self, order: Message) -> Record | None:
+        """The exit record, before anything runs. None: it cannot be made, which is told."""
+        record = None
         try:
-            return records.create(self._folder, order["fence"])
-        except FileExistsError:
-            return None
+            record = self._records.take()
+            record.append({"fence": order["fence"], "boot_id": self._boot_id})
+            return record
         except OSError as error:
-            self._not_started(order, None, f"Its exit record could not be written in {self._folder}: {error.strerror}.")
+            self._not_started(order, record, f"Its exit record could not be written: {error}.")
             return None
 
-    def _not_started(self, order: Message, record: int | None, why: str) -> None:
+    def _not_started(self, order: Message, record: Record | None, why: str) -> None:
         now = time.time()
         ended: Message = {
             "type": "ended", "fence": order["fence"], "pid": None, "started_at": None, "ended_at": now,
@@ -148,29 +133,26 @@ class Attempts:
         write_log(order["log"], f"flux: {why}")
         if record is not None:
             self._append(record, {"end": ended})
-            os.close(record)
+            self._unacknowledged[order["fence"]] = record
         self._tell(ended)
 
-    def _began(self, order: Message, pid: int, record: int) -> Attempt:
+    def _began(self, order: Message, pid: int, record: Record) -> Attempt:
         started_at = time.time()
-        fence = order["fence"]
-        ticks = start_ticks(pid)
-        self._append(
-            record,
-            {"fence": fence, "boot_id": self._boot_id, "pid": pid, "start_ticks": ticks, "started_at": started_at},
+        self._append(record, {"pid": pid, "start_ticks": start_ticks(pid), "started_at": started_at})
+        self._tell(
+            {"type": "started", "fence": order["fence"], "pid": pid, "started_at": started_at, "record": record.name}
         )
-        self._tell({"type": "started", "fence": fence, "pid": pid, "started_at": started_at})
         return self._add(order, pid, record, started_at)
 
-    def _add(self, order: Message, pid: int, record: int, started_at: float) -> Attempt:
+    def _add(self, order: Message, pid: int, record: Record, started_at: float) -> Attempt:
         attempt = Attempt(order, pid, record, started_at)
         self.by_pid[pid] = attempt
         self._by_fence[attempt.fence] = attempt
         return attempt
 
-    def _append(self, record: int, line: Message) -> None:
+    def _append(self, record: Record, line: Message) -> None:
         with contextlib.suppress(OSError):  # a full disk; what we know is told all the same
-            records.append(record, line)
+            record.append(line)
 
     def reap(self, stranger: Callable[[int], None]) -> list[tuple[int, int]]:
         """Everything that ended: ours are told; others are returned as (pid, wait status).
@@ -199,7 +181,7 @@ class Attempts:
         known: Message = {}
         if attempt.spawn is None:
             with contextlib.suppress(OSError, ValueError):  # what cannot be read was not told: a crash
-                known = records.content(attempt.record)
+                known = attempt.record.content()
         outcome = known.get("outcome")
         if outcome is None:
             outcome = self._told_by_nobody(attempt, known.get("command"), exit_code, by_signal)
@@ -208,6 +190,7 @@ class Attempts:
         ended: Message = {
             "type": "ended", "fence": attempt.fence, "pid": attempt.pid, "started_at": attempt.started_at,
             "ended_at": ended_at, "exit_code": exit_code, "signal": by_signal, "outcome": outcome,
+            "record": attempt.record.name,
         }  # fmt: skip
         if attempt.killed is not None:
             ended["killed"] = attempt.killed
@@ -215,7 +198,7 @@ class Attempts:
             ended["log_note"] = note
         # The outcome stands in the record already where the child wrote it: not twice.
         self._append(attempt.record, {"end": ended if "outcome" not in known else ended | {"outcome": None}})
-        os.close(attempt.record)
+        self._unacknowledged[attempt.fence] = attempt.record
         self._signal_group(attempt.pid, signal.SIGKILL)
         _, _, usage = os.wait4(attempt.pid, 0)
         del self.by_pid[attempt.pid]

@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 from fluxd.authoring.outcomes import TaskTerminated
 from fluxd.authoring.requests import Command
 from fluxd.errors import Unavailable
-from fluxd.runner import records
-from fluxd.runner.attempts import open_log
+from fluxd.runner.logs import open_log
 from fluxd.runner.outcomes import failed
 from fluxd.runner.processes import set_name
 from fluxd.runner.protocol import Message
+from fluxd.runner.records import Record
 
 EXIT_FAILED = 1
 EXIT_NO_RECORD = 74  # EX_IOERR
@@ -32,7 +32,7 @@ IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
-Perform = Callable[[Message, int], dict[str, Any]]
+Perform = Callable[[Message, Record], dict[str, Any]]
 
 
 class LogFile(io.FileIO):
@@ -70,7 +70,7 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise TaskTerminated("the task was told to stop (SIGTERM)")
 
 
-def enter(order: Message, record: int) -> None:
+def enter(order: Message, record: Record) -> None:
     """Become the attempt: own session, own log, own environment; nothing of the parent's signal handling."""
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -81,14 +81,14 @@ def enter(order: Message, record: int) -> None:
     os.dup2(log, 2)
     os.close(log)
     if note is not None:
-        records.append(record, {"log_note": note})
+        record.append({"log_note": note})
     os.environ.update(order["env"])
     if atexit._ncallbacks():
         # Registered while importing: those belong to the process that imported, not to each of its forks.
         atexit._clear()
 
 
-def attempt(order: Message, record: int, perform: Perform) -> NoReturn:
+def attempt(order: Message, record: Record, perform: Perform) -> NoReturn:
     """Run one attempt to its end and leave the process."""
     status = EXIT_NO_RECORD
     try:
@@ -96,7 +96,7 @@ def attempt(order: Message, record: int, perform: Perform) -> NoReturn:
         outcome = _perform(order, record, perform)
         if LogFile.lost:
             note = f"FLX-7021: {LogFile.lost} bytes of the output could not be written to the log ({LogFile.why})."
-            records.append(record, {"log_note": note})
+            record.append({"log_note": note})
         status = EXIT_FAILED if _tell(record, outcome) == "failed" else 0
         # From here on the result stands: told to stop, the process just goes.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -110,7 +110,7 @@ def attempt(order: Message, record: int, perform: Perform) -> NoReturn:
         os._exit(status)
 
 
-def _perform(order: Message, record: int, perform: Perform) -> dict[str, Any]:
+def _perform(order: Message, record: Record, perform: Perform) -> dict[str, Any]:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         try:
@@ -124,12 +124,12 @@ def _perform(order: Message, record: int, perform: Perform) -> dict[str, Any]:
         return failed("FLX-7015", type(error).__name__, f"Flux could not run the task: {error!r}.")
 
 
-def become(record: int, command: Command, rendered: dict[str, Any]) -> NoReturn:
+def become(record: Record, command: Command, rendered: dict[str, Any]) -> NoReturn:
     """Go on as this command: whoever reaps us makes the outcome of its exit code.
 
     Raises Unavailable FLX-7010 when it cannot be executed.
     """
-    records.append(record, {"command": {"skip_on_exit_code": list(command.skip_on_exit_code)}, "rendered": rendered})
+    record.append({"command": {"skip_on_exit_code": list(command.skip_on_exit_code)}, "rendered": rendered})
     flush_streams()
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
@@ -142,7 +142,7 @@ def become(record: int, command: Command, rendered: dict[str, Any]) -> NoReturn:
         raise Unavailable("FLX-7010", why) from error
 
 
-def _tell(record: int, outcome: dict[str, Any]) -> str:
+def _tell(record: Record, outcome: dict[str, Any]) -> str:
     """Write the outcome line; one that is no JSON becomes a failure that says so. Returns the state."""
     try:
         text = ENCODER.encode({"outcome": outcome})
@@ -151,7 +151,7 @@ def _tell(record: int, outcome: dict[str, Any]) -> str:
         text = ENCODER.encode({"outcome": outcome})
     if "\\u0000" in text:
         text = NUL_ESCAPE.sub(r"\1\\ufffd", text)  # Postgres keeps no NUL in text
-    records.append_payload(record, text.encode("utf-8", "replace"))
+    record.append_payload(text.encode("utf-8", "replace"))
     return str(outcome["state"])
 
 

@@ -19,10 +19,12 @@ from typing import Any, NoReturn
 
 from fluxd.authoring import execution, template
 from fluxd.runner import child, loading
-from fluxd.runner.attempts import Attempts, write_log
+from fluxd.runner.attempts import Attempts
+from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
 from fluxd.runner.processes import set_name
 from fluxd.runner.protocol import FrameReader, Message, encode
+from fluxd.runner.records import Record
 
 READ_SIZE = 256 * 1024
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
@@ -64,7 +66,7 @@ class Loaded:
         except Exception as error:
             self.error = loading.describe(error, self.file, self.source.dags_dir, 0, 0)
 
-    def perform(self, order: Message, record: int) -> dict[str, Any]:
+    def perform(self, order: Message, record: Record) -> dict[str, Any]:
         """Run the task that an order names."""
         dag = self.dags.get(order["dag_id"])
         if dag is None:
@@ -96,10 +98,10 @@ def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> 
         os._exit(status)
 
 
-def run_afresh(order: Message, source: Message, record: int) -> NoReturn:
+def run_afresh(order: Message, source: Message, record: Record) -> NoReturn:
     """An attempt in a process of its own that imports the file anew (its import leaves threads behind)."""
 
-    def perform(order: Message, record: int) -> dict[str, Any]:
+    def perform(order: Message, record: Record) -> dict[str, Any]:
         loaded = Loaded(source)
         if loaded.error is not None:
             return import_failed(order, loaded.error)
@@ -156,6 +158,7 @@ class _Host:
             self._attempts.reap(_ignore)
             self._attempts.enforce()
             self._flush()
+        self._attempts.close()
 
     def _read(self) -> bool:
         """Handle what the runner sent; False at the end of file."""
@@ -168,6 +171,9 @@ class _Host:
             if order["type"] == "start":
                 self._warm()
                 self._attempts.fork(order, self._body, self._close)
+            elif order["type"] == "ack":
+                for fence in order["fences"]:
+                    self._attempts.acknowledged(fence)
             else:
                 self._attempts.kill(order["fence"], order["reason"], order.get("grace_s"))
         return bool(data)
@@ -180,7 +186,7 @@ class _Host:
             gc.collect()
             gc.freeze()
 
-    def _body(self, order: Message, record: int) -> NoReturn:
+    def _body(self, order: Message, record: Record) -> NoReturn:
         child.attempt(order, record, self._loaded.perform)
 
     def _close(self) -> None:

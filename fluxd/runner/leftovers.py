@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from fluxd.runner import processes, records
 from fluxd.runner.environment import MARK
@@ -20,24 +20,31 @@ STEP_S = 0.02
 RUNNER_DIED = "runner died"
 
 
-def settle(folder: str, home: str, boot_id: str) -> tuple[dict[int, bytes], dict[int, str]]:
-    """End what lives of an earlier runner of this home. Returns (fence -> ended message, fence -> evidence)."""
+class Leftovers(NamedTuple):
+    """Results and losses by fence, each with the name of its record."""
+
+    ended: dict[int, tuple[bytes, str]]
+    lost: dict[int, tuple[str, str]]
+
+
+def settle(folder: str, home: str, boot_id: str) -> Leftovers:
+    """End what lives of an earlier runner of this home. Returns what it leaves to be acknowledged."""
+    records.sweep(folder)
     found = records.stored(folder)
     pids = {
         record["pid"]: record["start_ticks"]
-        for record in found.values()
+        for _, record in found.values()
         if "end" not in record and record.get("boot_id") == boot_id and "pid" in record
     }
     _end(pids, home)
-    ended: dict[int, bytes] = {}
-    lost: dict[int, str] = {}
-    for fence, record in records.stored(folder).items():
+    left = Leftovers({}, {})
+    for fence, (name, record) in records.stored(folder).items():
         message = _ended(fence, record)
         if message is not None:
-            ended[fence] = to_json(message)
+            left.ended[fence] = (to_json(message), name)
         else:
-            lost[fence] = _evidence(record, boot_id)
-    return ended, lost
+            left.lost[fence] = (_evidence(record, boot_id), name)
+    return left
 
 
 def _end(pids: dict[int, int], home: str) -> None:

@@ -1,11 +1,11 @@
 """How an attempt ended, in words: for processes that could not tell it themselves."""
 
-import os
 import signal
 from typing import Any
 
+from fluxd.runner.logs import last_line
+
 SKIP_EXIT_CODE = 99
-TAIL = 4096
 
 Outcome = dict[str, Any]
 
@@ -46,26 +46,3 @@ def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
     if exit_code == skips or (isinstance(skips, list) and exit_code in skips):
         return {"state": "skipped"}
     return failed("FLX-3014", "CommandFailed", f"The command ended with exit code {exit_code}.")
-
-
-def last_line(path: str) -> str | None:
-    """The last line of a log; None when there is none, or it does not fit in TAIL bytes."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        size = os.fstat(fd).st_size
-        if size == 0:
-            return None
-        data = os.pread(fd, TAIL, max(0, size - TAIL))
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    tail = data.rstrip(b"\r\n")
-    start = tail.rfind(b"\n") + 1
-    if start == 0 and size > TAIL:
-        return None
-    # Postgres keeps no NUL in text.
-    return tail[start:].decode(errors="replace").replace("\0", "\ufffd") or None

@@ -1,8 +1,9 @@
-"""Exit records: what is known of an attempt on disk, so that no result is lost with the process that held it.
+"""Exit records: what is known of attempts on disk, so that no result is lost with the process that held it.
 
-`home/runner/<fence>.rec` is made before the process, so that no fence is started twice. It holds JSON lines, each
-followed by a space and its CRC-32 in hex: who runs (by the parent), the outcome (by the child), the end (the parent).
-A record lives until the daemon has stored the result.
+A record is a small file in `home/runner/`. It holds JSON lines, each followed by a space and its CRC-32 in hex: the
+fence (before the process exists), who runs, the outcome (written by the child), and the end. When the daemon has stored
+the result, the record is emptied and used for another attempt: making and deleting a file for each attempt would cost
+more than all the writing.
 
 They are not synced: they have to survive the death of processes, not that of the machine. After a power cut every
 attempt is gone anyway (the boot id says so).
@@ -17,59 +18,99 @@ from typing import Any
 from fluxd.runner.protocol import to_json
 
 SUFFIX = ".rec"
+FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 
 
-def path_of(folder: str, fence: int) -> str:
-    return f"{folder}/{fence}{SUFFIX}"
+class Record:
+    """One open record file."""
+
+    __slots__ = ("fd", "name")
+
+    def __init__(self, name: str, fd: int) -> None:
+        self.name = name
+        self.fd = fd
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add one line in one write. Raises OSError when the disk is full."""
+        self.append_payload(to_json(line))
+
+    def append_payload(self, payload: bytes) -> None:
+        """Add a line that is JSON already."""
+        data = b"%b %08x\n" % (payload, zlib.crc32(payload))
+        written = os.write(self.fd, data)
+        while written < len(data):  # a signal, or a nearly full disk: the next write says which
+            written += os.write(self.fd, data[written:])
+
+    def content(self) -> dict[str, Any]:
+        """All lines, merged."""
+        return merge(os.pread(self.fd, os.fstat(self.fd).st_size, 0))
 
 
-def create(folder: str, fence: int) -> int:
-    """Make the record and return its descriptor. Raises FileExistsError for a fence that was started before."""
-    return os.open(path_of(folder, fence), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+class Records:
+    """The records of one process: those in use belong to attempts, the others wait to be used again."""
 
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._free: list[Record] = []
+        self._made = 0
 
-def append(fd: int, line: dict[str, Any]) -> None:
-    """Add one line in one write."""
-    append_payload(fd, to_json(line))
+    def take(self) -> Record:
+        """An empty record. Raises OSError when none can be made."""
+        if self._free:
+            return self._free.pop()
+        while True:
+            self._made += 1
+            name = f"{os.getpid()}.{self._made}{SUFFIX}"
+            with contextlib.suppress(FileExistsError):  # left by an earlier process of this pid, still to be reported
+                return Record(name, os.open(f"{self._folder}/{name}", FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
 
+    def open(self, name: str) -> Record:
+        """A record that another process made."""
+        return Record(name, os.open(f"{self._folder}/{name}", FLAGS))
 
-def append_payload(fd: int, payload: bytes) -> None:
-    """Add a line that is JSON already."""
-    data = b"%b %08x\n" % (payload, zlib.crc32(payload))
-    written = os.write(fd, data)
-    while written < len(data):  # a signal, or a nearly full disk: the next write says which
-        written += os.write(fd, data[written:])
+    def give_back(self, record: Record) -> None:
+        """Its result is stored: it may be used again."""
+        os.ftruncate(record.fd, 0)
+        self._free.append(record)
 
-
-def content(fd: int) -> dict[str, Any]:
-    """All lines of an open record, merged."""
-    size = os.fstat(fd).st_size
-    return merge(os.pread(fd, size, 0))
+    def close(self) -> None:
+        """Remove the records that are not in use."""
+        for record in self._free:
+            remove(self._folder, record.name)
+        self._free.clear()
 
 
 def merge(data: bytes) -> dict[str, Any]:
     """The lines of a record as one dict, later ones over earlier ones; a torn or damaged line ends it."""
     known: dict[str, Any] = {}
-    for line in data.splitlines():
+    for line in data.split(b"\n"):
         payload, _, checksum = line.rpartition(b" ")
         if checksum != b"%08x" % zlib.crc32(payload):
-            known["torn"] = True
             break
         known |= json.loads(payload)
     return known
 
 
-def remove(folder: str, fence: int) -> None:
-    with contextlib.suppress(FileNotFoundError):  # acknowledged twice
-        os.unlink(path_of(folder, fence))
+def remove(folder: str, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{folder}/{name}")
 
 
-def stored(folder: str) -> dict[int, dict[str, Any]]:
-    """Every record in the folder: fence -> its lines merged."""
+def stored(folder: str) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Every record in the folder that is in use: fence -> (name, its lines merged)."""
     found = {}
     for name in os.listdir(folder):
-        stem, suffix = os.path.splitext(name)
-        if suffix == SUFFIX and stem.isdigit():
+        if name.endswith(SUFFIX):
             with open(f"{folder}/{name}", "rb") as file:
-                found[int(stem)] = merge(file.read())
+                known = merge(file.read())
+            if "fence" in known:
+                found[known["fence"]] = (name, known)
     return found
+
+
+def sweep(folder: str) -> None:
+    """Remove the records that are not in use by anybody: for a runner that starts."""
+    used = {name for name, _ in stored(folder).values()}
+    for name in os.listdir(folder):
+        if name.endswith(SUFFIX) and name not in used:
+            remove(folder, name)

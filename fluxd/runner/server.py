@@ -21,6 +21,7 @@ from fluxd.runner.host import import_failed, run_afresh
 from fluxd.runner.hosts import Host, Hosts
 from fluxd.runner.outcomes import failed
 from fluxd.runner.protocol import PROTOCOL, Message, encode, frame, to_json
+from fluxd.runner.results import Results
 
 BUNDLES_REMEMBERED = 10_000
 
@@ -28,25 +29,24 @@ BUNDLES_REMEMBERED = 10_000
 class Live:
     """An attempt that was accepted and has not ended. `host` is None for what the runner is itself the parent of."""
 
-    __slots__ = ("host", "order", "pid", "started_at")
+    __slots__ = ("host", "order", "pid", "record", "started_at")
 
     def __init__(self, order: Message) -> None:
         self.order = order
         self.host: Host | None = None
         self.pid: int | None = None
         self.started_at: float | None = None
+        self.record: str | None = None
 
 
 class Runner:
-    """Serves one home. `ended` and `lost` are what an earlier runner left, not acknowledged yet."""
+    """Serves one home. `results` may hold what an earlier runner left."""
 
     def __init__(
         self, folder: str, listener: socket.socket, *, hosts_max: int, host_idle_s: float, linger_s: float
     ) -> None:
         self.folder = folder
         self.boot_id = processes.boot_id()
-        self.ended: dict[int, bytes] = {}
-        self.lost: dict[int, str] = {}
         self._id = os.urandom(16).hex()
         self._live: dict[int, Live] = {}
         self._wanted: dict[str, list[Message]] = {}  # bundle -> start orders that wait for its source
@@ -59,12 +59,14 @@ class Runner:
         self._linger_s = linger_s
         self._idle_since = time.monotonic()
         self._attempts = Attempts(folder, self.boot_id, self._own_told)
+        self.results = Results(folder, self._attempts)
         self._hosts = Hosts(
             self._selector, self._dirty, self, hosts_max=hosts_max, idle_s=host_idle_s, in_child=self._become_child
         )
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._child_ended = False
         self._sweep_due = False
+        self._stop_asked = False
         self._stopping = False
 
     # The loop
@@ -79,6 +81,8 @@ class Runner:
         while not self._finished():
             for key, mask in self._selector.select(self._timeout()):
                 key.data(mask)
+            if self._stop_asked:
+                self._stop()
             if self._child_ended:
                 self._reap()
             self._attempts.enforce()
@@ -89,12 +93,13 @@ class Runner:
                 channel.flush()
             self._dirty.clear()
         self._hosts.close()
+        self._attempts.close()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGCHLD:
             self._child_ended = True
         else:
-            self._stop()
+            self._stop_asked = True  # handled in the loop: a handler may run between any two steps
 
     def _timeout(self) -> float | None:
         deadlines = [self._attempts.next_deadline(), self._hosts.next_deadline()]
@@ -105,7 +110,7 @@ class Runner:
 
     def _idle(self) -> bool:
         """Nobody needs us: no daemon, nothing runs, nothing waits to be acknowledged."""
-        return bool(self._linger_s) and not (self._daemon or self._live or self.ended or self.lost)
+        return bool(self._linger_s) and not (self._daemon or self._live or self.results)
 
     def _finished(self) -> bool:
         if self._stopping:
@@ -184,23 +189,19 @@ class Runner:
         assert self._daemon is not None
         self._greeted = order.get("type") == "hello" and order.get("protocol") == PROTOCOL
         running = [{"fence": f, "pid": live.pid, "started_at": live.started_at} for f, live in self._live.items()]
-        lost = [{"fence": fence, "evidence": evidence} for fence, evidence in self.lost.items()]
         head = to_json(
             {
                 "type": "hello", "protocol": PROTOCOL, "runner_id": self._id, "pid": os.getpid(),
-                "boot_id": self.boot_id, "running": running, "lost": lost,
+                "boot_id": self.boot_id, "running": running,
             }
         )  # fmt: skip
-        self._daemon.send(frame(head[:-1] + b',"ended":[' + b",".join(self.ended.values()) + b"]}"))
+        ended, lost = self.results.payloads("ended"), self.results.payloads("lost")
+        self._daemon.send(frame(b'%b,"ended":%b,"lost":%b}' % (head[:-1], ended, lost)))
         for bundle in self._wanted:
             self.reply(to_json({"type": "need_source", "bundle": bundle}))
 
     def _acknowledged(self, fences: list[int]) -> None:
-        for fence in fences:
-            if fence not in self._live:
-                self.ended.pop(fence, None)
-                self.lost.pop(fence, None)
-                records.remove(self.folder, fence)
+        self.results.acknowledged(fences)
         self._idle_since = time.monotonic()
 
     # Attempts
@@ -209,11 +210,9 @@ class Runner:
         fence = order["fence"]
         if fence in self._live or self._stopping:
             return
-        if fence in self.ended:
-            self.reply(self.ended[fence])
-            return
-        if fence in self.lost:
-            self.reply(to_json({"type": "lost", "fence": fence, "evidence": self.lost[fence]}))
+        known = self.results.get(fence)
+        if known is not None:
+            self.reply(known.payload)
             return
         live = self._live[fence] = Live(order)
         if order.get("spawn"):
@@ -270,19 +269,16 @@ class Runner:
             self._own_told(ended)
 
     def _own_told(self, message: Message) -> None:
-        self._note(message, to_json(message))
+        self.told(None, message, to_json(message))
 
-    def told(self, host: Host, message: Message, payload: bytes) -> None:
-        self._note(message, payload)
-
-    def _note(self, message: Message, payload: bytes) -> None:
+    def told(self, host: Host | None, message: Message, payload: bytes) -> None:
         fence = message["fence"]
         if message["type"] == "started":
             live = self._live[fence]
-            live.pid, live.started_at = message["pid"], message["started_at"]
+            live.pid, live.started_at, live.record = message["pid"], message["started_at"], message["record"]
         else:
             self._live.pop(fence, None)
-            self.ended[fence] = payload
+            self.results.ended(message, payload, host)
             self._sweep_due = True
         self.reply(payload)
 
@@ -302,19 +298,21 @@ class Runner:
     def died(self, host: Host) -> None:
         """A host is gone and its attempts are our children now: those that began go on, the others are lost."""
         strangers = {processes.fence_of(pid): pid for pid in self._strangers()}
+        stored = records.stored(self.folder) if host.orders else {}
         for fence, order in host.orders.items():
             live = self._live.get(fence)
             if live is None:
                 continue
             live.host = None
+            record = live.record or stored.get(fence, (None,))[0]
             pid = live.pid or strangers.get(fence)
-            if pid is not None:
-                live.pid, live.started_at = pid, live.started_at or time.time()
-                self._attempts.adopt(order, pid, live.started_at)
+            if pid is not None and record is not None:
+                live.pid, live.started_at, live.record = pid, live.started_at or time.time(), record
+                self._attempts.adopt(order, pid, live.started_at, record)
             else:
                 del self._live[fence]
-                self.lost[fence] = f"the process that held its dag file (pid {host.pid}) died before it began"
-                self.reply(to_json({"type": "lost", "fence": fence, "evidence": self.lost[fence]}))
+                evidence = f"the process that held its dag file (pid {host.pid}) died before it began"
+                self.reply(self.results.lost(fence, evidence, record))
         host.orders.clear()
         self._child_ended = True
 

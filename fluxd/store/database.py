@@ -11,16 +11,19 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import asyncpg
 import orjson
 
 from fluxd.errors import FluxError, Invalid, Refused, Unavailable
+from fluxd.store.queries import QUERIES
 from fluxd.store.storable import json_bytes
 
 # The oldest version that the tests run on, as server_version_num.
 OLDEST = 150_000
 CLOSE_SECONDS = 2.0
+USABLE_SECONDS = 10.0
 # What asyncpg raises when the connection is gone or going, whatever was asked.
 GONE = (
     OSError,
@@ -34,10 +37,13 @@ GONE = (
 class Database:
     """The connections of one process to its database. Make it with `open`."""
 
-    def __init__(self, url: str, read: asyncpg.Pool, writer: asyncpg.Connection, seconds: float) -> None:
+    def __init__(
+        self, url: str, read: asyncpg.Pool, writer: asyncpg.Connection, began: datetime, seconds: float
+    ) -> None:
         self.url = url
         self.read = read
         self.writer = writer
+        self._began = began
         self._seconds = seconds
 
     @classmethod
@@ -48,7 +54,7 @@ class Database:
         """
         writer = await connect(url, seconds=seconds)
         try:
-            await _usable(writer, url)
+            began = await _usable(writer, url)
             read = asyncpg.create_pool(
                 url,
                 min_size=0,  # an idle daemon holds no more than its writer
@@ -64,13 +70,20 @@ class Database:
         except BaseException:
             writer.terminate()
             raise
-        return cls(url, read, writer, seconds)
+        return cls(url, read, writer, began, seconds)
 
     async def renew_writer(self) -> None:
-        """A new writer in place of a broken one. The daemon's lock went with the old one: take it again."""
+        """A new writer in place of a broken one. The daemon's lock went with the old one: take it again.
+
+        The server may not know yet that the old one is gone (a statement still runs, a cable was pulled): its session
+        is ended there, for else it would hold the lock against ourselves.
+        """
+        old, old_began = self.writer.get_server_pid(), self._began
         self.writer.terminate()
         self.writer = await connect(self.url, seconds=self._seconds)
-        await _usable(self.writer, self.url)
+        self._began = await _usable(self.writer, self.url)
+        async with answering(self.writer, self._seconds):
+            await self.writer.execute(QUERIES["end_backend"], old, old_began)
 
     async def close(self) -> None:
         """Close everything, politely if the server answers in time."""
@@ -140,17 +153,16 @@ async def _prepare(conn: asyncpg.Connection) -> None:
     )
 
 
-async def _usable(conn: asyncpg.Connection, url: str) -> None:
+async def _usable(conn: asyncpg.Connection, url: str) -> datetime:
+    """See that the server can do what Flux needs; returns when the session began."""
     shown = hide_password(url)
-    row = await conn.fetchrow(
-        "SELECT current_setting('server_version_num')::int AS version, current_setting('server_version') AS words, "
-        "current_setting('transaction_read_only')::bool AS read_only, pg_is_in_recovery() AS standby, "
-        "current_setting('server_encoding') AS encoding"
-    )
+    async with answering(conn, USABLE_SECONDS):
+        row = await conn.fetchrow(QUERIES["server_facts"])
     problem: FluxError | None = None
     if row["version"] < OLDEST:
         problem = Refused(
-            "FLX-5007", f"The server at {shown} is PostgreSQL {row['words']}: Flux needs {OLDEST // 10_000} or newer."
+            "FLX-5007",
+            f"The server at {shown} is PostgreSQL {row['version_words']}: Flux needs {OLDEST // 10_000} or newer.",
         )
     elif row["read_only"] or row["standby"]:
         what = "a standby" if row["standby"] else "set to read-only (default_transaction_read_only)"
@@ -163,6 +175,8 @@ async def _usable(conn: asyncpg.Connection, url: str) -> None:
         )
     if problem:
         raise problem
+    began: datetime = row["began"]
+    return began
 
 
 def _cause(error: BaseException) -> str:

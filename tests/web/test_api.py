@@ -322,3 +322,9 @@ async def test_pools_and_login_links(world: World) -> None:
 async def test_the_events_stream_is_not_hidden_by_the_api(world: World) -> None:
     async with world.http.get(f"http://flux{PREFIX}/events") as response:
         assert response.content_type == "text/event-stream"
+
+
+def test_every_address_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    documented = set(re.findall(r"^\| `(\w+) (/\S+)` \|", text, re.M))
+    assert documented == {(route.method, route.path) for route in ROUTES}

@@ -19,6 +19,7 @@ from fluxd.web.render import render
 from fluxd.web.state import STATE
 
 RUNS = 28
+CELLS_MOST = 8000  # a dag of many tasks shows fewer runs
 PITCH, HEIGHT = 17, 44
 COMING = 5
 # Which state speaks for a mapped task: the one that wants most attention.
@@ -69,15 +70,16 @@ async def page(request: web.Request) -> web.Response:
         raise NotFound("FLX-4095", f"There is no dag {dag_id[:200]!r}: it was never seen, or it was deleted.")
     spec = dag_from_json(row["spec"])
     limit = min(int(before), page_views.LAST) if before.isdecimal() else page_views.LAST
-    runs = (await page_views.dag_runs(db, dag_id, before=limit, limit=RUNS + 1))[::-1]
-    older, runs = len(runs) > RUNS, runs[-RUNS:]
+    most = max(5, min(RUNS, CELLS_MOST // max(1, len(spec.tasks))))
+    runs = (await page_views.dag_runs(db, dag_id, before=limit, limit=most + 1))[::-1]
+    older, runs = len(runs) > most, runs[-most:]
     failure = await page_views.last_failure(db, dag_id)
     instances = await page_views.grid(db, [run["number"] for run in runs])
     versions = await page_views.versions(db, dag_id, 6)
     skips = await page_views.skips(db, dag_id, 3)
     now = datetime.now(UTC)
     latest = runs[-1] if runs else None
-    states = _states(instances)
+    states = await asyncio.to_thread(_states, instances)
     return await render(
         request,
         "dag.html",
@@ -89,7 +91,7 @@ async def page(request: web.Request) -> web.Response:
         run_href=run_href,
         bars=run_bars(dag_id, runs, spec.timezone, now, slots=max(len(runs), 1), pitch=PITCH, height=HEIGHT),
         runs=runs,
-        rows=_grid(spec, runs, states),
+        rows=await asyncio.to_thread(_grid, spec, runs, states),
         used=sorted({cell["state"] for cell in states.values()}, key=LOUDEST.index, reverse=True),
         older=runs[0]["number"] if older else None,
         is_past=limit != page_views.LAST,

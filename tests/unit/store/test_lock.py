@@ -1,5 +1,6 @@
 """One daemon per database."""
 
+import asyncio
 import os
 import socket
 
@@ -7,7 +8,7 @@ import pytest
 
 from fluxd.errors import Refused
 from fluxd.store import lock
-from fluxd.store.database import Database, close, connect
+from fluxd.store.database import GONE, Database, close, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +33,12 @@ async def test_the_second_learns_who_holds_it(db: Database, db_url: str) -> None
 async def test_the_lock_goes_with_the_writer(db: Database, db_url: str) -> None:
     await lock.acquire(db.writer, "/home/one")
     old = db.writer
+    # A statement that still runs in the old session must not hold the lock against ourselves.
+    busy = asyncio.ensure_future(old.fetch("SELECT pg_sleep(600)"))
+    await asyncio.sleep(0)
     await db.renew_writer()
     assert old.is_closed()
-    await lock_is_free(db.writer)
+    assert isinstance((await asyncio.gather(busy, return_exceptions=True))[0], GONE)
     assert await lock.acquire(db.writer, "/home/one") == 2
 
 

@@ -46,7 +46,7 @@ async def test_a_changed_step_is_refused(empty_url: str) -> None:
     conn = await connect(empty_url)
     await migrate(conn)
     changed = [replace(steps()[0], sql="SELECT 1"), *steps()[1:]]
-    with pytest.raises(FluxError, match="FLX-5011: The schema step 0001_first .* is not the one"):
+    with pytest.raises(FluxError, match=r"FLX-5011: The schema step 0001_first .* is not the one"):
         await migrate(conn, changed)
     await close(conn)
 
@@ -54,7 +54,7 @@ async def test_a_changed_step_is_refused(empty_url: str) -> None:
 async def test_a_database_of_something_else_is_refused(empty_url: str) -> None:
     conn = await connect(empty_url)
     await conn.execute("CREATE TABLE run (distance int)")
-    with pytest.raises(FluxError, match="FLX-5013: .* has a table 'run' that is not of Flux"):
+    with pytest.raises(FluxError, match=r"FLX-5013: .* has a table 'run' that is not of Flux"):
         await migrate(conn)
     await close(conn)
 
@@ -74,7 +74,7 @@ async def test_no_right_to_make_tables(empty_url: str) -> None:
     await conn.execute("DROP ROLE IF EXISTS guest")
     await conn.execute("CREATE ROLE guest")
     await conn.execute("SET ROLE guest")
-    with pytest.raises(FluxError, match="FLX-5015: .* permission denied for schema public; grant it"):
+    with pytest.raises(FluxError, match=r"FLX-5015: .* permission denied for schema public; grant it"):
         await migrate(conn)
     await close(conn)
 
@@ -84,7 +84,7 @@ async def test_not_under_a_daemon_that_works(empty_url: str) -> None:
     await migrate(daemon)
     await lock.acquire(daemon, "/home/one")
     later = [*steps(), Step(len(steps()) + 1, "9999_later", "SELECT 1")]
-    with pytest.raises(FluxError, match="FLX-5014: .* cannot be changed while a fluxd works on it"):
+    with pytest.raises(FluxError, match=r"FLX-5014: .* cannot be changed while a fluxd works on it"):
         await migrate(other, later)
     assert await migrate(other) == [], "nothing to do is nothing to refuse"
     assert await migrate(daemon, later) == ["9999_later"], "its own lock is not in its way"
