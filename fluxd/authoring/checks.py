@@ -14,6 +14,7 @@ from fluxd.errors import Invalid
 T = TypeVar("T")
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+SECONDS_MAX = 100 * 366 * 86400.0
 DURATION = re.compile(r"(?:\s*\d+(?:\.\d+)?\s*(?:ms|w|d|h|m|s))+\s*")
 DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|w|d|h|m|s)")
 
@@ -46,7 +47,7 @@ def identifier(value: Any, what: str) -> str:
 
 
 def whole(value: Any, what: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
         raise Invalid("FLX-1003", f"{what} must be a whole number of at least {least}, not {value!r}.")
     return value
 
@@ -58,8 +59,11 @@ def boolean(value: Any, what: str) -> bool:
 
 
 def text(value: Any, what: str) -> str:
+    """Text that Postgres can keep."""
     if not isinstance(value, str):
-        raise Invalid("FLX-1003", f"{what} must be text, not {value!r}.")
+        raise Invalid("FLX-1003", f"{what} must be text, not {value!r:.80}.")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise Invalid("FLX-1003", f"{what} holds a NUL or half a character, which no text may have: remove it.")
     return value
 
 
@@ -68,12 +72,12 @@ def texts(value: Any, what: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        return (value,)
+        return (text(value, what),)
     if isinstance(value, set | frozenset):
         value = sorted(value, key=str)
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise Invalid("FLX-1003", f"{what} must be a list of texts, not {value!r}.")
-    return tuple(value)
+        raise Invalid("FLX-1003", f"{what} must be a list of texts, not {value!r:.80}.")
+    return tuple(text(item, what) for item in value)
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def seconds(value: Any, what: str, positive: bool = False) -> float:
         found = float(value)
     elif isinstance(value, str) and DURATION.fullmatch(value):
         found = sum(float(number) * SECONDS[unit] for number, unit in DURATION_PART.findall(value))
-    if found is None or not 0 <= found < float("inf") or (positive and found == 0):
+    if found is None or not 0 <= found <= SECONDS_MAX or (positive and found == 0):
         least = "more than zero" if positive else "zero or more"
         raise Invalid(
             "FLX-1007",
@@ -151,7 +155,12 @@ def moment(value: Any, tz: dt.tzinfo, what: str) -> dt.datetime | None:
         raise Invalid("FLX-1006", f"{what} {value!r} is not a date: give a datetime or text like '2026-01-31T06:00'.")
     if found.tzinfo is None:
         found = found.replace(tzinfo=tz)
-    return found.astimezone(dt.UTC)
+    try:
+        return found.astimezone(dt.UTC)
+    except OverflowError:
+        raise Invalid(
+            "FLX-1006", f"{what} {value!r} lies before or after all time: give a later or earlier one."
+        ) from None
 
 
 def utc_text(moment: dt.datetime) -> str:

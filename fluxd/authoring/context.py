@@ -45,49 +45,16 @@ class Context(dict[str, Any]):
 
 def make_context(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> Context:
     """The context of one task of `dag`, from what the daemon gave (see runner/protocol.py; times RFC 3339)."""
-    task = dag.tasks[task_id]
-    zone = dag.timezone
-
-    def local(name: str) -> Any:
-        value = given.get(name)
-        if isinstance(value, str):
-            value = dt.datetime.fromisoformat(value)
-        return None if value is None else value.astimezone(zone)
-
-    logical: dt.datetime = local("logical_date")
-    run = DagRun(
-        dag.dag_id,
-        given["run_id"],
-        given.get("run_type", "manual"),
-        logical,
-        local("data_interval_start") or logical,
-        local("data_interval_end") or logical,
-        dict(given.get("conf") or {}),
-        local("queued_at"),
-    )
-    socket = given.get("socket")
-    xcoms = XComStore(
-        dag.dag_id, run.run_id, socket, {name: dict(of) for name, of in (given.get("upstream_xcoms") or {}).items()}
-    )
-    xcoms.size_max_kb = given.get("xcom_max_kb", xcoms.size_max_kb)
-    ti = TaskInstance(
-        task,
-        run,
-        given.get("map_index", -1),
-        given.get("try_number", 1),
-        given.get("max_tries", 1),
-        xcoms,
-        local("started_at"),
-    )
-    params = given.get("params")
+    ti = _task_instance(dag, task_id, given)
+    run, params = ti.run, given.get("params")
     values = {
-        **dag.user_defined_macros,
+        **dag.templates.macros,
         "dag": dag,
         "dag_run": run,
-        "task": task,
+        "task": ti.task,
         "ti": ti,
         "task_instance": ti,
-        "task_instance_key_str": f"{dag.dag_id}__{task_id}__{logical:%Y%m%d}",
+        "task_instance_key_str": f"{dag.dag_id}__{task_id}__{run.logical_date:%Y%m%d}",
         "run_id": run.run_id,
         "map_index": ti.map_index,
         "try_number": ti.try_number,
@@ -103,7 +70,42 @@ def make_context(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> Context:
         "outlets": [],
         **_dates(run),
     }
-    return Context(values, {**_by_schedule(dag, run), **_by_history(run, socket, zone)})
+    lazy = {**_by_schedule(dag, run), **_by_history(run, given.get("socket"), dag.timezone)}
+    for name in lazy.keys() & values.keys():
+        del values[name]  # a macro of the dag's has no right to our names
+    return Context(values, lazy)
+
+
+def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskInstance:
+    def local(name: str) -> Any:
+        value = given.get(name)
+        if isinstance(value, str):
+            value = dt.datetime.fromisoformat(value)
+        return None if value is None else value.astimezone(dag.timezone)
+
+    logical: dt.datetime = local("logical_date")
+    run = DagRun(
+        dag.dag_id,
+        given["run_id"],
+        given.get("run_type", "manual"),
+        logical,
+        local("data_interval_start") or logical,
+        local("data_interval_end") or logical,
+        dict(given.get("conf") or {}),
+        local("queued_at"),
+    )
+    at_hand = {name: dict(values) for name, values in (given.get("upstream_xcoms") or {}).items()}
+    xcoms = XComStore(dag.dag_id, run.run_id, given.get("socket"), at_hand)
+    xcoms.size_max_kb = given.get("xcom_max_kb", xcoms.size_max_kb)
+    return TaskInstance(
+        dag.tasks[task_id],
+        run,
+        given.get("map_index", -1),
+        given.get("try_number", 1),
+        given.get("max_tries", 1),
+        xcoms,
+        local("started_at"),
+    )
 
 
 def _dates(run: DagRun) -> dict[str, Any]:

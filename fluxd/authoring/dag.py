@@ -3,10 +3,10 @@
 import datetime as dt
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from fluxd import authoring
 from fluxd.authoring import checks, graph, registry, spec, traces
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
     from fluxd.authoring.testing import TestedRun
 
 Moment = dt.datetime | dt.date | str | None
+
+
+class TemplateSettings(NamedTuple):
+    """What a dag says about the rendering of its templates."""
+
+    searchpath: tuple[str, ...]
+    macros: dict[str, Any]
+    filters: dict[str, Any]
+    native: bool
+
+    @classmethod
+    def make(cls, of: Callable[[str], str], searchpath: Any, macros: Any, filters: Any, native: Any) -> Self:
+        return cls(
+            checks.texts(searchpath, of("template_searchpath")),
+            checks.mapping(macros, of("user_defined_macros")),
+            checks.mapping(filters, of("user_defined_filters")),
+            checks.boolean(native, of("render_template_as_native_obj")),
+        )
 
 
 class DAG:
@@ -70,10 +88,7 @@ class DAG:
             raise checks.unknown_argument(name, DAG_ARGUMENTS, f"DAG {dag_id!r}")
         self.file, self.line = traces.caller()
         self.default_args = checks.mapping(default_args, of("default_args"))
-        # Dates among default_args mean the dag, not the tasks.
-        first, last = self.default_args.pop("start_date", None), self.default_args.pop("end_date", None)
-        start_date = first if start_date is None else start_date
-        end_date = last if end_date is None else end_date
+        start_date, end_date = _dates_of_the_dag(self.default_args, start_date, end_date)
         self.timezone = checks.zone(timezone or zone_of(start_date), of("timezone"))
         self.dst = checks.one_of(dst, DST_RULES, of("dst"))
         self.start_date = checks.moment(start_date, self.timezone, of("start_date"))
@@ -88,14 +103,10 @@ class DAG:
         self.description = checks.optional(checks.text, description, of("description"))
         self.doc_md = checks.optional(checks.text, doc_md, of("doc_md"))
         self.owner = checks.optional(checks.text, owner, of("owner"))
-        self.is_paused_upon_creation = checks.optional(
-            checks.boolean, is_paused_upon_creation, of("is_paused_upon_creation")
-        )
-        self.template_searchpath = checks.texts(template_searchpath, of("template_searchpath"))
-        self.user_defined_macros = checks.mapping(user_defined_macros, of("user_defined_macros"))
-        self.user_defined_filters = checks.mapping(user_defined_filters, of("user_defined_filters"))
-        self.render_template_as_native_obj = checks.boolean(
-            render_template_as_native_obj, of("render_template_as_native_obj")
+        paused = is_paused_upon_creation
+        self.is_paused_upon_creation = checks.optional(checks.boolean, paused, of("is_paused_upon_creation"))
+        self.templates = TemplateSettings.make(
+            of, template_searchpath, user_defined_macros, user_defined_filters, render_template_as_native_obj
         )
         self.tasks: dict[str, BaseOperator] = {}
         self.groups: dict[str, TaskGroup] = {}
@@ -131,7 +142,7 @@ class DAG:
         task_id = checks.identifier(operator.task_id, "task_id")
         self._new_id(task_id, f"Task {task_id!r}")
         self.tasks[task_id] = operator
-        group = operator.group
+        group = operator.task_group
         while group is not None:
             group.task_ids.append(task_id)
             group = group.parent
@@ -186,6 +197,10 @@ class DAG:
         """What the author should know, in sentences."""
         known = set(TASK_ARGUMENTS).union(*(accepted(type(task)).names for task in self.tasks.values()))
         found = []
+        if self.start_date is not None and self.start_date.microsecond:
+            found.append(
+                "start_date has microseconds, as now() has: it moves each time the file is read; write a fixed date."
+            )
         for name in self.default_args if self.tasks else ():
             if name not in known:
                 meant = checks.nearest(name, known)
@@ -220,6 +235,12 @@ class DAG:
 
     def __repr__(self) -> str:
         return f"<DAG {self.dag_id}>"
+
+
+def _dates_of_the_dag(default_args: dict[str, Any], start: Moment, end: Moment) -> tuple[Moment, Moment]:
+    """start_date and end_date; those among default_args (they are taken out) mean the dag, not the tasks."""
+    first, last = default_args.pop("start_date", None), default_args.pop("end_date", None)
+    return first if start is None else start, last if end is None else end
 
 
 DAG_ARGUMENTS = tuple(name for name in inspect.signature(DAG).parameters if name != "older")

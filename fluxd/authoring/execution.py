@@ -114,9 +114,7 @@ class Attempt:
             return {"state": "waiting", "wait": dataclasses.asdict(operator.wait(context))}
         result = operator.execute(context)
         if inspect.isawaitable(result):
-            import asyncio
-
-            result = asyncio.run(_awaited(result))
+            result = _finish(result)
         if isinstance(result, Command):
             return self._command(result)
         if isinstance(result, Wait):
@@ -171,8 +169,21 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+def _finish(awaitable: Any) -> Any:
+    """The result of a coroutine, in an event loop of its own; in a thread of its own where one runs already."""
+    import asyncio
+
+    async def awaited() -> Any:
+        return await awaitable
+
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(awaited())
+    # A notebook: its loop runs around us.
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, awaited()).result()
 
 
 def _failed(error: BaseException, message: str, retry: bool = True) -> Outcome:

@@ -22,11 +22,17 @@ def expand_groups(edges: Iterable[Edge], members: Mapping[str, Sequence[str]], d
     into: defaultdict[str, list[str]] = defaultdict(list)
     out_of: defaultdict[str, list[str]] = defaultdict(list)
 
+    known: dict[tuple[str, int], Sequence[str]] = {}
+
     def ends(node: str, neighbours: Mapping[str, list[str]]) -> Sequence[str]:
         if node not in members:
             return (node,)
-        inside = set(members[node])
-        return [task for task in members[node] if inside.isdisjoint(neighbours.get(task, ()))]
+        # When a group's ends are asked for, all edges inside it are there, so the answer stays right.
+        key = node, id(neighbours)
+        if key not in known:
+            inside = set(members[node])
+            known[key] = [task for task in members[node] if inside.isdisjoint(neighbours.get(task, ()))]
+        return known[key]
 
     for source, target in sorted(edges, key=lambda edge: -min(depth[edge[0]], depth[edge[1]])):
         for last in ends(source, out_of):

@@ -70,11 +70,11 @@ class OperatorType(type):
         if missing:
             raise Invalid("FLX-1012", f"{what} needs the argument {missing[0]!r}.")
         operator: BaseOperator = cls.__new__(cls)  # type: ignore[call-overload]
-        operator.given = {name: value for name, value in kwargs.items() if name in TASK_ARGUMENTS}
-        operator.dag, operator.group = dag, group
+        operator._given = {name: value for name, value in kwargs.items() if name in TASK_ARGUMENTS}
+        operator.dag, operator.task_group = dag, group
         operator.task_id = group.child_id(task_id) if group and task_id is not None else task_id or ""
         operator.__init__(*args, **{name: kwargs[name] for name in kwargs if name in own.names})  # type: ignore[misc]
-        operator.policy = make_policy(operator.given, f"task {operator.task_id!r}")
+        operator.task_policy = make_policy(operator._given, f"task {operator.task_id!r}")
         if dag is not None:
             dag.add_task(operator)
         return operator
@@ -106,13 +106,13 @@ class BaseOperator(Node, metaclass=OperatorType):
 
     task_id: str
     dag: "DAG | None"
-    group: "TaskGroup | None"
-    policy: Policy
-    given: dict[str, Any]
+    task_group: "TaskGroup | None"
+    task_policy: Policy
+    _given: dict[str, Any]
 
     def __init__(self, **task_arguments: Unpack[TaskArguments]) -> None:
         # A subclass may fix some: super().__init__(retries=3, **kwargs).
-        self.given.update(task_arguments)
+        self._given.update(task_arguments)
 
     def execute(self, context: dict[str, Any]) -> Any:
         """Do the work. Raise SkipTask or FailTask to end in another way than success or a retry."""

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import functools
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,15 +48,15 @@ def dag_spec(dag: "DAG", order: Sequence[str], upstream: dict[str, list[str]]) -
 
 
 def task_spec(operator: BaseOperator, upstream: Sequence[str]) -> dict[str, Any]:
-    policy = operator.policy
+    policy = operator.task_policy
     return {
         "task_id": operator.task_id,
         "operator": operator.operator_name,
-        "kind": operator.kind,
+        "kind": type(operator).kind,
         "upstream": list(upstream),
         **{name: getattr(policy, name) for name in POLICY_NAMES},
         "email": list(policy.email),
-        "group": operator.group.group_id if operator.group else None,
+        "group": operator.task_group.group_id if operator.task_group else None,
         "fields": {name: shown(getattr(operator, name, None)) for name in operator.template_fields},
         "spawn": operator.spawn(),
     }
@@ -67,9 +68,11 @@ def _time(moment: dt.datetime | None) -> str | None:
 
 def shown(value: Any) -> Any:
     """A value for people to see: text at most FIELD_MAX long, never a memory address. None stays None."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
+    # Postgres keeps neither NUL nor half a character.
+    text = text.replace("\0", "\ufffd").encode(errors="replace").decode()
     return text if len(text) <= FIELD_MAX else text[: FIELD_MAX - 1] + "…"
 
 

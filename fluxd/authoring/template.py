@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def environment(dag: "DAG") -> "Environment":
     """The Jinja2 environment of a dag: its search path, its macros and filters."""
     from jinja2 import FileSystemLoader, StrictUndefined
 
-    made = _environment_class(dag.render_template_as_native_obj)(
+    made = _environment_class(dag.templates.native)(
         undefined=StrictUndefined,
         loader=FileSystemLoader([str(folder) for folder in search_path(dag)]),
         keep_trailing_newline=True,
@@ -105,21 +105,26 @@ def environment(dag: "DAG") -> "Environment":
         autoescape=False,  # these are commands and queries, not pages
     )
     made.filters.update(FILTERS)
-    made.filters.update(dag.user_defined_filters)
+    made.filters.update(dag.templates.filters)
     return made
 
 
 def search_path(dag: "DAG") -> list[Path]:
     """Where template files are looked for: template_searchpath, then the folder of the dag's file."""
-    return [*(dag.folder / folder for folder in dag.template_searchpath), dag.folder]
+    return [*(dag.folder / folder for folder in dag.templates.searchpath), dag.folder]
 
 
 def preload(dags: "Iterable[DAG]" = ()) -> None:
-    """Import what the attempts of these dags will need, and read their templates: each fork has it at hand then."""
+    """Import what attempts may need, Jinja2 first, and `warm` these dags: each fork has it at hand then."""
     import jinja2  # noqa: F401
 
-    dags = list(dags)
     _environment_class(False)
+    warm(dags)
+
+
+def warm(dags: "Iterable[DAG]") -> None:
+    """Import and compile what the attempts of these dags will need, and no more: what is not there is not copied."""
+    dags = list(dags)
     if any(needs_asyncio(task) for dag in dags for task in dag.tasks.values()):
         import asyncio  # noqa: F401
     for dag in dags:
@@ -151,8 +156,12 @@ class Renderer:
 
     def __init__(self, dag: "DAG") -> None:
         self.dag = dag
-        self.environment = environment(dag)
         self._compiled: dict[str, Template] = {}
+
+    @cached_property
+    def environment(self) -> "Environment":
+        """Made when there is something to render: a dag without templates needs no Jinja2."""
+        return environment(self.dag)
 
     def warm(self, value: Any) -> None:
         """Compile the templates in a value; a wrong one is told of when it is rendered."""

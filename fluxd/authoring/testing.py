@@ -144,8 +144,18 @@ def _try(dag: "DAG", task_id: str, retries: int, given: dict[str, Any], xcoms: d
         error = outcome.get("error") or {}
         if outcome["state"] != "failed" or not error.get("retry", True):
             break
-    reason = error.get("message")
-    return TestedTask(task_id, outcome["state"], number, reason, dict(outcome.get("xcoms", ())), outcome["rendered"])
+    return TestedTask(
+        task_id, outcome["state"], number, reason_of(outcome), dict(outcome.get("xcoms", ())), outcome["rendered"]
+    )
+
+
+def reason_of(outcome: Outcome) -> str | None:
+    """Why a task failed or was skipped, as people see it."""
+    error = outcome.get("error") or {}
+    kind, message = error.get("type"), error.get("message")
+    if outcome["state"] == "skipped" or (message and message.startswith("FLX-")):
+        return message
+    return f"{kind}: {message}" if message else kind
 
 
 def _run(dag: "DAG", task_id: str, given: dict[str, Any], xcoms: dict[str, Any], number: int) -> Outcome:
@@ -223,7 +233,7 @@ def main(dag: "DAG", arguments: list[str]) -> int:
         raise Invalid("FLX-3021", f"--conf is not JSON ({error}).") from None
     if given.tasks:
         outcomes = [(name, test_task(dag, name, given.logical_date, conf=conf)) for name in given.tasks]
-        lines = [(name, outcome["state"], (outcome.get("error") or {}).get("message")) for name, outcome in outcomes]
+        lines = [(name, outcome["state"], reason_of(outcome)) for name, outcome in outcomes]
     else:
         tested = test_dag(dag, given.logical_date, conf=conf)
         lines = [(task.task_id, task.state, task.reason) for task in tested.tasks.values()]

@@ -45,13 +45,15 @@ def where(error: BaseException) -> tuple[str, int] | None:
 
 
 def sentence(error: BaseException) -> str:
-    """One line for people: type, first line of the message, and the author's file and line."""
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """One line for people, without the error's type: the first line of its text, and the author's file and line."""
+    text = next(iter(str(error).strip().splitlines()), "")
     if len(text) > 500:
         text = text[:499] + "…"
     place = where(error)
-    return f"{text} ({Path(place[0]).name}:{place[1]})" if place else text
+    if place is None:
+        return text
+    at = f"{Path(place[0]).name}:{place[1]}"
+    return f"{text} ({at})" if text else f"at {at}"
 
 
 def formatted(error: BaseException) -> str:

@@ -30,7 +30,12 @@ PRESETS: dict[str, str] = {
 }
 
 FIELDS = ("minute", "hour", "day", "month", "weekday")
-_FIELD = re.compile(r"[0-9a-z*,/#?-]+", re.IGNORECASE)
+_NUMBERS = re.compile(r"[0-9*,/-]+")
+_ALLOWED = {
+    "day": re.compile(r"[0-9*?,/L-]+", re.IGNORECASE),
+    "month": re.compile(r"[0-9a-z*,/-]+", re.IGNORECASE),
+    "weekday": re.compile(r"[0-9a-z*?,/#-]+", re.IGNORECASE),
+}
 _RANGE = re.compile(r"([0-9a-z]+)-([0-9a-z]+)(?:/[0-9]+)?", re.IGNORECASE)
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
@@ -148,7 +153,7 @@ def _refuse_malformed(expression: str, text: str, parts: list[str]) -> None:
     if len(parts) != len(FIELDS):
         raise _malformed(expression, f"it has {len(parts)} field{'s' * (len(parts) != 1)}")
     for name, part in zip(FIELDS, parts, strict=True):
-        if not _FIELD.fullmatch(part):
+        if not _ALLOWED.get(name, _NUMBERS).fullmatch(part):
             raise _malformed(expression, f"its {name} {part!r} has a character that does not belong there")
         for low, high in _RANGE.findall(part):
             _refuse_reversed(expression, name, low, high)

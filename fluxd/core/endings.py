@@ -280,6 +280,8 @@ def _failure(event: AttemptEnded, node: Node, error: dict[str, Any]) -> str:
         return f"FLX-3503: Task {task.task_id!r} ran longer than its execution_timeout of {limit} and was ended"
     if error:
         kind, message = error.get("type"), error.get("message")
+        if message and str(message).startswith("FLX-"):
+            return str(message)  # a sentence of ours needs no class name before it
         return ": ".join(str(part) for part in (kind, message) if part) or "the task failed without a word"
     if event.signal is not None:
         try:

@@ -256,6 +256,7 @@ class Memory:
     def move_cursor(self, dag: Dag, next_due_at: datetime | None) -> None:
         """The dag's timetable stands here now."""
         dag.next_due_at = next_due_at
+        self.to_advance[dag.dag_id] = dag
         self.keep_cursor(dag)
 
     def keep_cursor(self, dag: Dag, forgotten: bool = False) -> None:

@@ -39,10 +39,12 @@ class BashOperator(BaseOperator):
     ) -> None:
         super().__init__(**task_arguments)
         what = f"of BashOperator {self.task_id!r}"
-        if not isinstance(bash_command, str | Reference):
-            raise Invalid("FLX-1003", f"bash_command {what} must be text, not {bash_command!r:.80}.")
-        self.bash_command = bash_command
+        given = isinstance(bash_command, Reference)
+        self.bash_command = bash_command if given else checks.text(bash_command, f"bash_command {what}")
         self.env = None if env is None else checks.mapping(env, f"env {what}")
+        for name in self.env or ():
+            if not name or "=" in name or "\0" in name:
+                raise Invalid("FLX-1003", f"env {what} has {name!r}, which cannot be the name of a variable.")
         self.append_env = checks.boolean(append_env, f"append_env {what}")
         self.cwd = cwd if cwd is None else str(cwd)
         codes = [skip_on_exit_code] if isinstance(skip_on_exit_code, int) else list(skip_on_exit_code or ())
@@ -56,7 +58,7 @@ class BashOperator(BaseOperator):
         command = str(self.bash_command)
         if "\0" in command:
             raise Invalid(
-                "FLX-3016", f"The command of task {self.task_id!r} has a NUL character, which no program can be given."
+                "FLX-3022", f"The command of task {self.task_id!r} has a NUL character, which no program can be given."
             )
         return Command([BASH, "-c", command], env, self._folder(), self.skip_on_exit_code)
 
@@ -81,6 +83,6 @@ class BashOperator(BaseOperator):
         folder = (self.dag.folder if self.dag else Path.cwd()) / self.cwd
         if not folder.is_dir():
             raise Invalid(
-                "FLX-3016", f"The cwd {str(folder)!r} of task {self.task_id!r} is not a folder: make it first."
+                "FLX-3023", f"The cwd {str(folder)!r} of task {self.task_id!r} is not a folder: make it first."
             )
         return str(folder)

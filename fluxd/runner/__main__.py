@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 
-from fluxd.authoring import template
 from fluxd.runner import leftovers, processes
 from fluxd.runner.child import open_streams
 from fluxd.runner.environment import clean_environment
@@ -97,7 +96,6 @@ def main() -> int:
     )
     runner.results.recall(left.ended, left.lost)
     open_streams()
-    template.preload()
     say(options.ready_fd, "ready")
     gc.collect()
     gc.freeze()

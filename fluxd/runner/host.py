@@ -27,6 +27,7 @@ from fluxd.runner.protocol import FrameReader, Message, encode
 from fluxd.runner.records import Record
 
 READ_SIZE = 256 * 1024
+WARM_AFTER_MS = 200
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
 THREADS = (
     "Importing the file leaves {count} thread(s) running, so each attempt imports it anew in a fresh process, which is "
@@ -140,6 +141,7 @@ class _Host:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
+        """Until the runner lets go of us."""
         signal.signal(signal.SIGCHLD, _noted)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         poll = select.poll()
@@ -148,7 +150,10 @@ class _Host:
         while not (self._orphaned and not self._attempts.by_pid):
             deadline = self._attempts.next_deadline()
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
-            for fd, _ in poll.poll(timeout):
+            ready = poll.poll(timeout if self._is_warm else WARM_AFTER_MS)
+            if not ready:
+                self._warm()  # nobody is in a hurry, and we were not dropped at once
+            for fd, _ in ready:
                 if fd == self._wake_read:
                     os.read(self._wake_read, 4096)
                 elif not self._read():
@@ -182,7 +187,7 @@ class _Host:
         """Before the first fork: what every attempt would do for itself else."""
         if not self._is_warm:
             self._is_warm = True
-            template.preload(self._loaded.dags.values())
+            template.warm(self._loaded.dags.values())
             gc.collect()
             gc.freeze()
 

@@ -74,7 +74,8 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
 
     def spec(self, fullname: str, relative: str, is_package: bool) -> ModuleSpec:
         path = os.path.join(self.dags_dir, relative)
-        spec = ModuleSpec(fullname, self, origin=path, loader_state=relative, is_package=is_package)
+        loader: Any = self
+        spec = ModuleSpec(fullname, loader, origin=path, loader_state=relative, is_package=is_package)
         spec.has_location = True
         if is_package:
             spec.submodule_search_locations = [os.path.dirname(path)]

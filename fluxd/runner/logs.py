@@ -48,3 +48,11 @@ def last_line(path: str) -> str | None:
         return None
     # Postgres keeps no NUL in text.
     return tail[start:].decode(errors="replace").replace("\0", "\ufffd") or None
+
+
+def disk_is_full(log: str) -> bool:
+    """Whether nothing more can be written where this log lies."""
+    try:
+        return os.statvfs(os.path.dirname(log)).f_bavail == 0
+    except OSError:
+        return False

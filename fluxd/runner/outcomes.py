@@ -3,7 +3,7 @@
 import signal
 from typing import Any
 
-from fluxd.runner.logs import last_line
+from fluxd.runner.logs import disk_is_full, last_line
 
 SKIP_EXIT_CODE = 99
 
@@ -45,4 +45,12 @@ def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
     skips = spawn.get("skip_on_exit_code", SKIP_EXIT_CODE)
     if exit_code == skips or (isinstance(skips, list) and exit_code in skips):
         return {"state": "skipped"}
+    if disk_is_full(log):
+        # What the command had to say about it could not be written either.
+        return failed(
+            "FLX-3016",
+            "CommandFailed",
+            f"The command ended with exit code {exit_code}, and there is no space left on the disk of its log {log}: "
+            "free some, then clear the task.",
+        )
     return failed("FLX-3014", "CommandFailed", f"The command ended with exit code {exit_code}.")

@@ -1,4 +1,4 @@
-"""Waits for a file."""
+"""Waits for a file, or for files that fit a pattern."""
 
 import glob
 import os

@@ -1,4 +1,4 @@
-"""Waits for a time."""
+"""Waits for a time of day or for a point in time."""
 
 import datetime as dt
 from collections.abc import Sequence

@@ -18,6 +18,7 @@ from fluxd.config import listen_address
 from fluxd.errors import FluxError
 from fluxd.store import accounts
 from fluxd.web.state import STATE
+from fluxd.web.who import SESSION, STILL_WELCOME, WHO
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -99,27 +100,27 @@ def _is_public(request: web.Request) -> bool:
 
 @web.middleware
 async def know_who(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Put `request["who"]` = {"name", "via"} (and `request["session"]` on TCP), or refuse."""
+    """Put WHO on the request (and SESSION and STILL_WELCOME on TCP), or refuse."""
     uid = peer_uid(request)
     if uid is not None:
         if uid not in (0, os.geteuid()):
             raise Forbidden(
                 "FLX-4083", f"The user with uid {uid} may not use this socket: ask as root or as the user of fluxd."
             )
-        request["who"] = {"name": _user_name(uid), "via": "socket"}
+        request[WHO] = {"name": _user_name(uid), "via": "socket"}
         return await handler(request)
 
     cookie = request.cookies.get(_cookie_name(request))
     session = await accounts.find_session(request.app[STATE].db.read, cookie) if cookie else None
     if session is not None:
-        request["session"] = session
-        request["who"] = {"name": session.name, "via": "session"}
+        request[SESSION] = session
+        request[WHO] = {"name": session.name, "via": "session"}
 
         async def still_welcome() -> bool:
             assert cookie is not None
             return await accounts.find_session(request.app[STATE].db.read, cookie) is not None
 
-        request["still_welcome"] = still_welcome
+        request[STILL_WELCOME] = still_welcome
     elif not _is_public(request):
         raise LoginNeeded(
             "FLX-4084", "Nobody is logged in here: run 'fluxctl users login-link' and open the link that it prints."
@@ -143,7 +144,7 @@ async def check_forgery(request: web.Request, handler: Handler) -> web.StreamRes
     origin = request.headers.get("Origin")
     if site not in ("same-origin", "none") or (origin is not None and origin.partition("://")[2] != request.host):
         raise Forbidden("FLX-4085", "This request comes from a page of another site, so it was not carried out.")
-    session: accounts.Session | None = request.get("session")
+    session: accounts.Session | None = request.get(SESSION)
     if session is not None and not secrets.compare_digest(await _given_token(request), session.csrf.encode()):
         raise Forbidden("FLX-4086", "This page is too old to change something: load it again and repeat what you did.")
     return await handler(request)
@@ -178,7 +179,7 @@ async def begin_session(request: web.Request, response: web.StreamResponse, secr
 
 async def end_session(request: web.Request, response: web.StreamResponse) -> None:
     """Log out: in the database, so that a copy of the cookie is worth nothing either."""
-    session: accounts.Session | None = request.get("session")
+    session: accounts.Session | None = request.get(SESSION)
     if session is not None:
         await accounts.end_session(request.app[STATE].db.read, session.hash)
     response.del_cookie(_cookie_name(request), path="/")

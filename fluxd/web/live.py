@@ -8,18 +8,18 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from fluxd.web.who import STILL_WELCOME, StillWelcome
+
 QUEUE_SIZE = 256
 KEEP_ALIVE_S = 15.0
 RETRY_MS = 2000
-
-StillWelcome = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ async def stream_events(request: web.Request, hub: LiveHub) -> web.StreamRespons
         await response.write(b"retry: %d\n\n" % RETRY_MS)
         if request.headers.get("Last-Event-ID", hub.last_id) != hub.last_id:
             await response.write(hub.reset_message().frame())
-        await _pump(response, messages, request.get("still_welcome"))
+        await _pump(response, messages, request.get(STILL_WELCOME))
     return response
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from fluxd.store.accounts import Session
 from fluxd.web import notice, words
 from fluxd.web.static_files import static_url
+from fluxd.web.who import SESSION, WHO
 
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "flux_theme"
@@ -52,12 +53,12 @@ async def render(request: web.Request, template: str, *, status: int = 200, **va
 
     It is made in a thread: a big page takes a tenth of a second, and the scheduler shall not wait for it.
     """
-    session: Session | None = request.get("session")
+    session: Session | None = request.get(SESSION)
     said = notice.read(request)
     page = await asyncio.to_thread(
         ENVIRONMENT.get_template(template).render,
         now=datetime.now(UTC),
-        who=request.get("who"),
+        who=request.get(WHO),
         csrf=session.csrf if session else "",
         theme=theme(request),
         here=request.path_qs,

@@ -59,7 +59,7 @@ BROKEN = {
     "bad_cron": ("from fluxd import DAG\nDAG('x', schedule='61 * * * *')\n", "FLX-1", "61"),
     "hang": ("import time\nwhile True:\n    time.sleep(0.1)\n", "FLX-2", "2 s"),
     "exits": ("import os\nos._exit(3)\n", "FLX-2", "3"),
-    "system_exit": ("raise SystemExit('no')\n", "FLX-2", "SystemExit"),
+    "system_exit": ("raise SystemExit('no')\n", "FLX-2", "sys.exit('no')"),
     "eats_memory": ("x = bytearray(3 * 1024**3)\n", "FLX-2", "memory"),
     "prints": ("while True:\n    print('x' * 1000)\n", "FLX-2", "print"),
 }

@@ -63,7 +63,7 @@ def test_environment_and_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert bash("pwd", cwd=str(tmp_path)).result == str(tmp_path)
     assert bash("pwd", cwd="..").result == str(Path(__file__).parent.parent)
     assert bash("true", cwd="nowhere").reason == (
-        f"FLX-3016: The cwd {str(Path(__file__).parent / 'nowhere')!r} of task 't' is not a folder: make it first."
+        f"FLX-3023: The cwd {str(Path(__file__).parent / 'nowhere')!r} of task 't' is not a folder: make it first."
     )
     told = bash("echo $FLUX_DAG_ID $FLUX_TASK_ID $FLUX_RUN_ID $FLUX_TRY_NUMBER $FLUX_LOGICAL_DATE $FLUX_MAP_INDEX")
     assert told.result == "d t r 1 2026-01-05T00:00:00Z -1"
@@ -116,7 +116,9 @@ def test_what_needs_nothing_of_python_is_spawned(arguments: dict[str, Any], spaw
     ("arguments", "code"),
     [
         ({"bash_command": 5}, "FLX-1003"),
+        ({"bash_command": "x\0y"}, "FLX-1003"),
         ({"bash_command": "x", "env": "A=b"}, "FLX-1003"),
+        ({"bash_command": "x", "env": {"A=B": "c"}}, "FLX-1003"),
         ({"bash_command": "x", "skip_on_exit_code": "1"}, "FLX-1003"),
         ({"comand": "x"}, "FLX-1002"),
     ],

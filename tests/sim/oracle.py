@@ -134,9 +134,10 @@ def _check_limits(db: Database, starts: Iterable[StartAttempt], specs: dict[str,
 
 
 def check_ticks(
-    turn: Turn, dag_id: str, spec: DagSpec, owed: datetime, now: datetime, edited: bool, new: Iterable[Run]
+    turn: Turn, spec: DagSpec, newest: DagSpec, owed: datetime, now: datetime, edited: bool, new: Iterable[Run]
 ) -> None:
     """A cursor that moves on leaves one run or one skip for each tick it passes (`new`: the new scheduled runs)."""
+    dag_id = spec.dag_id
     cursor = next(cursor for cursor in turn.saves.cursors if cursor.dag_id == dag_id)
     if cursor.forgotten or cursor.next_due_at == owed:
         return
@@ -147,7 +148,10 @@ def check_ticks(
         until = timetable.latest_due(now) if owed <= now else None
         expected = 0 if until is None or until < owed else timetable.count(owed, until)
         served = skipped + len(made)
-        still_owed = cursor.next_due_at is not None and cursor.next_due_at <= now
+        # An edit of the dates alone keeps the ticks within the new dates, and only those.
+        still_owed = (
+            len({(spec.schedule, spec.timezone, spec.dst), (newest.schedule, newest.timezone, newest.dst)}) == 1
+        )
         require(
             still_owed or served >= expected, dag_id, "was edited and owed", expected, "ticks,", served, "were served"
         )
@@ -165,8 +169,15 @@ def check_ticks(
     require(len(made) + skipped == expected, dag_id, expected, "ticks, but", len(made), "runs and", skipped, "skips")
 
 
-def check_explained(db: Database, scheduler: Scheduler) -> None:
+def check_explained(db: Database, scheduler: Scheduler, now: datetime) -> None:
     """Every instance that has not ended is explained, and nothing idles that could run."""
+    for dag_id, dag in scheduler._memory.dags.items():
+        due = dag.next_due_at
+        if due is not None and dag.ticking:
+            late = due <= now and len(dag.running) < dag.spec.max_active_runs and not scheduler._memory.to_advance
+            require(not late, "a tick is due, there is room, and nothing begins:", dag_id, due)
+            wake_at = scheduler.wake_at()
+            require(due <= now or (wake_at is not None and wake_at <= due), "nobody wakes for", dag_id, due)
     for number in db.live_runs:
         words = {(why.task_id, why.map_index): why.words for why in scheduler.explain(number)}
         for row in db.by_run[number].values():

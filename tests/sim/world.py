@@ -193,7 +193,7 @@ class World:
         for event in events:
             if isinstance(event, DagLoaded):
                 old = self.specs.get(event.spec.dag_id)
-                if old is not None and timed(old) != timed(event.spec):
+                if old is not None and old != event.spec:
                     self._fresh.add(event.spec.dag_id)
                 self.specs[event.spec.dag_id] = event.spec
         self._save_and_act(turn, before)
@@ -227,14 +227,15 @@ class World:
         oracle.check_turn(db, turn, olds, begun, self.specs, self.parallelism)
         for dag_id, owed in cursors.items():
             if owed is not None and dag_id in specs:
-                oracle.check_ticks(turn, dag_id, specs[dag_id], owed, self._clock(), dag_id in self._fresh, new)
+                old, newest = specs[dag_id], self.specs.get(dag_id, specs[dag_id])
+                oracle.check_ticks(turn, old, newest, owed, self._clock(), dag_id in self._fresh, new)
         unpaused = {cursor.dag_id for cursor in saves.cursors if not cursor.paused}
         for run in new:
             require(run.dag_id not in paused - unpaused, "a paused dag made a run", run)
         self._fresh.clear()
         if self.scheduler is not None and self.rng.random() < 0.15:
             oracle.check_memory(db, self.scheduler)
-            oracle.check_explained(db, self.scheduler)
+            oracle.check_explained(db, self.scheduler, self._clock())
 
     def _act(self, act: Act) -> None:
         match act:
@@ -460,8 +461,3 @@ class World:
 
 def runs_now(run: Run | None) -> bool:
     return run is not None and run.state is RunState.RUNNING
-
-
-def timed(spec: DagSpec) -> tuple[object, ...]:
-    """What of a dag makes its ticks."""
-    return (spec.schedule, spec.timezone, spec.dst, spec.start_date, spec.end_date)

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from fluxd.errors import FluxError, Invalid
 from fluxd.web.state import WebState
+from fluxd.web.who import WHO
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -63,7 +64,7 @@ class Ask:
     @property
     def by(self) -> str:
         """Who asks, for the record."""
-        who = self.request.get("who") or {}
+        who = self.request.get(WHO) or {}
         return str(who.get("name", "unknown"))
 
 

@@ -20,6 +20,7 @@ from fluxd.store import api_views
 from fluxd.web.api.asking import Ask
 from fluxd.web.api.tasks import missing
 from fluxd.web.live import Subscription
+from fluxd.web.who import STILL_WELCOME
 
 CHUNK = 256 * 1024
 # A growing file gives no event that works on every file system, so its size is looked at this often.
@@ -174,7 +175,7 @@ async def _follow(ask: Ask, response: web.StreamResponse, file: LogFile, offset:
                 return
             if loop.time() >= welcome_at:
                 welcome_at = loop.time() + WELCOME_S
-                still_welcome = ask.request.get("still_welcome")
+                still_welcome = ask.request.get(STILL_WELCOME)
                 if still_welcome is not None and not await still_welcome():
                     return
             await asyncio.wait([told], timeout=LOOK_S)

@@ -18,6 +18,7 @@ from fluxd.web import notice, words
 from fluxd.web.auth import local_path
 from fluxd.web.bars import run_href
 from fluxd.web.state import STATE
+from fluxd.web.who import WHO
 
 Form = dict[str, str]
 # (what is said on the next page, where that page is, if not where the form says)
@@ -48,7 +49,7 @@ def _action(
 
 
 def _by(request: web.Request) -> str:
-    return str(request["who"]["name"])
+    return str(request[WHO]["name"])
 
 
 async def _run_number(request: web.Request) -> int:

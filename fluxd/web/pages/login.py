@@ -9,13 +9,14 @@ from fluxd.store import accounts
 from fluxd.web.auth import begin_session, end_session, local_path
 from fluxd.web.render import THEME_COOKIE, THEMES, render
 from fluxd.web.state import STATE
+from fluxd.web.who import WHO
 
 YEAR_S = 365 * 86400
 
 
 async def ask(request: web.Request) -> web.Response:
     """GET /login: how to get in."""
-    if "who" in request:
+    if WHO in request:
         raise web.HTTPSeeOther("/dags")
     return await render(request, "login.html", good=False, tried=False)
 

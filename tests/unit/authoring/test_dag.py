@@ -117,6 +117,11 @@ def test_schedule_interval_is_understood() -> None:
         ({"max_active_runs": 0}, "FLX-1003: max_active_runs of dag 'd' must be a whole number of at least 1, not 0."),
         ({"max_active_tasks": "4"}, "FLX-1003"),
         ({"dagrun_timeout": "soon"}, "FLX-1007: dagrun_timeout of dag 'd' must be more than zero"),
+        ({"doc_md": "a\0b"}, "FLX-1003: doc_md of dag 'd' holds a NUL"),
+        ({"description": "\ud800"}, "FLX-1003: description of dag 'd' holds a NUL or half a character"),
+        ({"max_active_runs": 2**31}, "FLX-1003"),
+        ({"dagrun_timeout": 1e300}, "FLX-1007"),
+        ({"start_date": dt.datetime.min, "timezone": "Asia/Tokyo"}, "lies before or after all time"),
         ({"tags": [1]}, "FLX-1003: tags of dag 'd' must be a list of texts"),
         ({"params": {"p": object()}}, "FLX-3004: param 'p' holds a builtins.object"),
         ({"params": {"p": Param("x", type="integer")}}, "FLX-1015: param 'p' must be of type integer, not 'x'."),
@@ -178,6 +183,13 @@ def test_a_default_that_no_task_takes_is_a_warning() -> None:
         "default_args names 'retry_dealy', which no task of this dag takes: did you mean 'retry_delay'?"
     ]
     assert dag.to_spec()["tasks"][0]["fields"]["bash_command"] == "true"
+
+
+def test_a_start_date_that_moves_is_a_warning() -> None:
+    warnings = DAG("d", start_date=dt.datetime(2026, 1, 2, 3, 4, 5, 678)).to_spec()["warnings"]
+    assert warnings == [
+        "start_date has microseconds, as now() has: it moves each time the file is read; write a fixed date."
+    ]
 
 
 def test_dates_in_default_args_are_the_dags() -> None:
@@ -280,12 +292,22 @@ def test_an_operator_with_old_style_constructor() -> None:
         def __init__(self, table: str) -> None:
             self.table = table
 
+    class Own(EmptyOperator):
+        """Its arguments have the names of things that a task has too."""
+
+        template_fields = ("value",)
+
+        def __init__(self, *, group: str, kind: str, policy: str, value: object) -> None:
+            self.group, self.kind, self.policy, self.value = group, kind, policy, value  # type: ignore[misc]
+
     with DAG("d", default_args={"retries": 1}) as dag:
         Passing(task_id="p", table="t", pool="db")
         Silent(task_id="s", table="u", retries=2)
         with pytest.raises(Invalid, match="did you mean 'table'"):
             Silent(task_id="x", tabel="u")  # type: ignore[call-arg]
-    p, s = dag.to_spec()["tasks"]
+        Own(task_id="o", group="a", kind="b", policy="c", value=float("nan"))
+    p, s, o = dag.to_spec()["tasks"]
+    assert (o["kind"], o["group"], o["fields"]) == ("empty", None, {"value": "NaN"})
     assert (p["retries"], p["pool"], p["fields"]["bash_command"]) == (7, "db", "load t")
     assert (s["retries"], s["operator"]) == (2, "Silent")
 

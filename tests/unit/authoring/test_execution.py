@@ -1,5 +1,6 @@
 """What a task's end becomes: outcomes, reasons, XComs, and questions to a daemon that comes and goes."""
 
+import asyncio
 import contextlib
 import http.server
 import json
@@ -16,7 +17,18 @@ from typing import Any
 
 import pytest
 
-from fluxd import DAG, BaseOperator, BaseSensor, FailTask, PokeResult, SkipTask, TaskTerminated, XComArg, task
+from fluxd import (
+    DAG,
+    BaseOperator,
+    BaseSensor,
+    FailTask,
+    PokeResult,
+    SkipTask,
+    TaskTerminated,
+    XComArg,
+    get_current_context,
+    task,
+)
 from fluxd.authoring import daemon, execution, testing
 from fluxd.authoring.requests import Command
 from fluxd.errors import NotFound, Unavailable
@@ -73,7 +85,7 @@ def test_an_error_is_one_sentence_with_the_authors_line(capfd: pytest.CaptureFix
     assert outcome["state"] == "failed"
     assert outcome["error"] == {
         "type": "JSONDecodeError",
-        "message": f"JSONDecodeError: Expecting value: line 1 column 1 (char 0) (test_execution.py:{line})",
+        "message": f"Expecting value: line 1 column 1 (char 0) (test_execution.py:{line})",
         "retry": True,
     }
     log = capfd.readouterr().err
@@ -86,7 +98,18 @@ def test_an_async_error_has_the_authors_line_too() -> None:
         raise ValueError("first\nsecond")
 
     line = work.__code__.co_firstlineno + 1
-    assert outcome_of(work)["error"]["message"] == f"ValueError: first (test_execution.py:{line})"
+    assert outcome_of(work)["error"]["message"] == f"first (test_execution.py:{line})"
+
+
+def test_in_a_notebook_a_loop_runs_already() -> None:
+    async def work(ds: str) -> str:
+        await asyncio.sleep(0)
+        return ds + get_current_context()["run_id"]
+
+    async def cell() -> Any:
+        return outcome_of(work)
+
+    assert asyncio.run(cell())["xcoms"] == [["return_value", "2026-01-05r1"]]
 
 
 def test_skip_keeps_what_was_pushed() -> None:
@@ -105,7 +128,7 @@ def test_fail_task_is_not_retried() -> None:
 
     error = outcome_of(work)["error"]
     assert error["retry"] is False
-    assert error["message"].startswith("FailTask: wrong account (test_execution.py:")
+    assert error["message"].startswith("wrong account (test_execution.py:")
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "success"), (None, "success"), (3, "failed"), ("bad", "failed")])

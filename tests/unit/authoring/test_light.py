@@ -15,7 +15,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_import_fluxd_pulls_in_nothing_heavy() -> None:
-    loaded = modules_after("import fluxd, fluxd.ops")
+    loaded = modules_after("import fluxd, fluxd.ops, fluxd.sensors")
     assert "fluxd.authoring.dag" in loaded
     assert not loaded & HEAVY
     assert not loaded & {"fluxd.authoring.execution", "fluxd.store", "fluxd.engine", "fluxd.web"}

@@ -1,0 +1,80 @@
+"""Limits: who starts first, and who waits for what."""
+
+from fluxd.core.events import DagLoaded, PoolSet
+from tests.unit.core.dialogue import Dialogue, dag, task
+
+
+def why(flux: Dialogue, task_id: str, run: int = 1) -> str:
+    return next(found.words for found in flux.scheduler.explain(run) if found.task_id == task_id)
+
+
+def test_parallelism_and_priority() -> None:
+    flux = Dialogue(dag(task("low"), task("high", priority_weight=5), task("next", priority_weight=2)), parallelism=1)
+    flux.trigger()
+    assert (flux.starts(), flux.state("low")) == (["high"], "scheduled")
+    assert why(flux, "low") == "ready; all 1 places of the installation are taken (setting executor.parallelism)"
+    flux.ended(1)
+    assert flux.starts() == ["next"]
+
+
+def test_a_full_pool_hides_nobody_else() -> None:
+    crowd = [task(f"t{number}", pool="narrow", priority_weight=10) for number in range(50)]
+    flux = Dialogue(dag(*crowd, task("free"), max_active_tasks=100), pools={"narrow": 1, "default_pool": 5})
+    flux.trigger()
+    assert flux.starts() == ["t0", "free"]
+    assert why(flux, "t1") == "ready; it needs 1 of the 1 slots of pool 'narrow', and 1 are taken"
+
+
+def test_slots_count_and_a_pool_can_be_changed() -> None:
+    flux = Dialogue(dag(task("a", pool_slots=2), task("b", pool_slots=2)), pools={"default_pool": 3})
+    flux.trigger()
+    assert flux.starts() == ["a"]
+    flux.say(PoolSet("default_pool", 4))
+    assert flux.starts() == ["b"]
+
+
+def test_a_task_that_fits_no_pool_says_so() -> None:
+    flux = Dialogue(dag(task("wide", pool_slots=9), task("lost", pool="nowhere")), pools={"default_pool": 3})
+    flux.trigger()
+    assert flux.starts() == []
+    assert why(flux, "wide") == "ready; it needs 9 slots, and pool 'default_pool' has only 3"
+    assert "fluxctl pools set nowhere" in why(flux, "lost")
+
+
+def test_max_active_tasks_counts_over_all_runs_of_a_dag() -> None:
+    flux = Dialogue(dag(task("a"), task("b"), max_active_tasks=2), dag(task("x"), dag_id="other"))
+    flux.trigger()
+    flux.trigger()
+    assert flux.starts() == []
+    assert why(flux, "a", 2) == "ready; 2 tasks of dag 'd' are active, its max_active_tasks is 2"
+    flux.trigger("other")
+    assert flux.starts() == ["x"]
+
+
+def test_max_active_runs_queues_the_rest_in_order() -> None:
+    flux = Dialogue(dag(task("a"), max_active_runs=1))
+    first, second, third = flux.trigger(), flux.trigger(), flux.trigger()
+    assert [str(flux.runs[number].state) for number in (first, second, third)] == ["running", "queued", "queued"]
+    assert why(flux, "a", second) == "its run is queued: 1 runs of the dag are active, its max_active_runs is 1"
+    flux.ended(1)
+    assert [str(flux.runs[number].state) for number in (first, second, third)] == ["success", "running", "queued"]
+
+
+def test_a_wider_version_lets_more_in() -> None:
+    flux = Dialogue(dag(task("a"), max_active_runs=1))
+    flux.trigger()
+    flux.trigger()
+    flux.say(DagLoaded(dag(task("a"), max_active_runs=2), 1))
+    assert flux.runs[2].state == "running"
+
+
+def test_older_runs_come_first_among_equals() -> None:
+    flux = Dialogue(dag(task("a"), task("b")), parallelism=1)
+    flux.trigger()
+    flux.trigger()
+    order = []
+    for fence in range(1, 5):
+        row = next(row for row in flux.instances.values() if row.fence == fence)
+        order.append((row.run_number, row.task_id))
+        flux.ended(fence)
+    assert order == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
