@@ -15,12 +15,11 @@ from fluxd.authoring.current import running
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.outcomes import FailTask, SkipTask, TaskTerminated, TaskTimeout
 from fluxd.authoring.references import RETURN_VALUE
-from fluxd.authoring.requests import Command, Wait
+from fluxd.authoring.requests import Command
 from fluxd.authoring.sensor import BaseSensor
 from fluxd.authoring.spec import shown
-from fluxd.authoring.template import renderer_of
+from fluxd.authoring.template import renderer_of, waits_in_daemon
 from fluxd.errors import FluxError, Invalid, NotFound
-from fluxd.sensors import SHIPPED
 
 if TYPE_CHECKING:
     from fluxd.authoring.dag import DAG
@@ -106,19 +105,13 @@ class Attempt:
         operator = self.operator = renderer_of(self.dag).operator(task, context) if task.template_fields else task
         context["task"] = context["ti"].task = operator
         self.rendered = {name: shown(getattr(operator, name)) for name in operator.template_fields}
-        if (
-            isinstance(operator, BaseSensor)
-            and not self.local
-            and SHIPPED.get(type(operator).__name__) is type(operator)
-        ):
+        if isinstance(operator, BaseSensor) and waits_in_daemon(operator) and not self.local:
             return {"state": "waiting", "wait": dataclasses.asdict(operator.wait(context))}
         result = operator.execute(context)
         if inspect.isawaitable(result):
             result = _finish(result)
         if isinstance(result, Command):
             return self._command(result)
-        if isinstance(result, Wait):
-            return {"state": "waiting", "wait": dataclasses.asdict(result)}
         self._push(operator, result)
         return {"state": "success"}
 

@@ -1,4 +1,4 @@
-"""What `execute` may return instead of a result, when the rest needs nothing of Python any more."""
+"""What a task hands to others when the rest needs no Python of its own: a command to become, a wait to be kept."""
 
 import os
 import sys

@@ -20,6 +20,7 @@ from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.references import Reference, is_template
 from fluxd.errors import FluxError, Invalid
+from fluxd.sensors import SHIPPED
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -134,7 +135,14 @@ def warm(dags: "Iterable[DAG]") -> None:
                 renderer.warm(getattr(task, name, None))
 
 
+def waits_in_daemon(task: BaseOperator) -> bool:
+    """Whether it is one of the sensors that come with Flux: not a subclass, of which the daemon knows nothing."""
+    return SHIPPED.get(type(task).__name__) is type(task)
+
+
 def needs_asyncio(task: BaseOperator) -> bool:
+    if waits_in_daemon(task):
+        return False
     return bool(getattr(task, "is_async", False)) or inspect.iscoroutinefunction(task.execute)
 
 

@@ -66,6 +66,7 @@ def ended(memory: Memory, event: AttemptEnded, now: datetime) -> None:
     if state == "waiting":
         _begin_wait(memory, node, outcome.get("wait") or {}, now)
     elif state in ENDED:
+        instance.reason = (outcome.get("error") or {}).get("message")  # why it skipped itself
         finish(memory, node, ENDED[state], event.ended_at)
     else:
         error = outcome.get("error") or {}

@@ -2,9 +2,10 @@
 
 import selectors
 import socket
+import traceback
 from collections.abc import Callable
 
-from fluxd.runner.protocol import BadFrame, FrameReader
+from fluxd.runner.protocol import FrameReader
 
 READ_SIZE = 256 * 1024
 
@@ -54,8 +55,10 @@ class Channel:
         try:
             for payload in self._frames.feed(data):
                 self._on_payload(payload)
-        except (BadFrame, ValueError, KeyError):
-            data = b""  # it does not speak our language: no use to read on
+        except Exception:
+            # It does not speak our language. Whatever the mistake is, the runner and its other attempts outlive it.
+            traceback.print_exc()
+            data = b""
         if not data:
             self._end()
         return bool(data)

@@ -216,6 +216,8 @@ class Hosts:
 
     def _read_prints(self, host: Host) -> bool:
         """What the file prints while it is imported. False when there is no more now."""
+        if host.prints < 0:
+            return False  # closed by what was handled before in this turn
         try:
             data = os.read(host.prints, 65536)
         except BlockingIOError:
@@ -236,7 +238,7 @@ class Hosts:
             host.prints = -1
 
     def _end_import(self, host: Host) -> None:
-        while host.prints >= 0 and self._read_prints(host):
+        while self._read_prints(host):
             pass
         self._close_prints(host)
         self._importing.discard(host)

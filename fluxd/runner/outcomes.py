@@ -44,7 +44,8 @@ def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
         return {"state": "success", "xcoms": [] if line is None else [["return_value", line]]}
     skips = spawn.get("skip_on_exit_code", SKIP_EXIT_CODE)
     if exit_code == skips or (isinstance(skips, list) and exit_code in skips):
-        return {"state": "skipped"}
+        said = f"the command ended with exit code {exit_code}"
+        return {"state": "skipped", "error": {"type": "SkipTask", "message": said, "retry": False}}
     if disk_is_full(log):
         # What the command had to say about it could not be written either.
         return failed(

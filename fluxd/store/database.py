@@ -34,16 +34,20 @@ GONE = (
 )
 
 
+# The pid of a backend and when it began: together they name one session.
+_Session = tuple[int, datetime]
+
+
 class Database:
     """The connections of one process to its database. Make it with `open`."""
 
     def __init__(
-        self, url: str, read: asyncpg.Pool, writer: asyncpg.Connection, began: datetime, seconds: float
+        self, url: str, read: asyncpg.Pool, writer: asyncpg.Connection, session: _Session, seconds: float
     ) -> None:
         self.url = url
         self.read = read
         self.writer = writer
-        self._began = began
+        self._session = session
         self._seconds = seconds
 
     @classmethod
@@ -54,7 +58,7 @@ class Database:
         """
         writer = await connect(url, seconds=seconds)
         try:
-            began = await _usable(writer, url)
+            session = await _usable(writer, url)
             read = asyncpg.create_pool(
                 url,
                 min_size=0,  # an idle daemon holds no more than its writer
@@ -70,7 +74,7 @@ class Database:
         except BaseException:
             writer.terminate()
             raise
-        return cls(url, read, writer, began, seconds)
+        return cls(url, read, writer, session, seconds)
 
     async def renew_writer(self) -> None:
         """A new writer in place of a broken one. The daemon's lock went with the old one: take it again.
@@ -78,12 +82,12 @@ class Database:
         The server may not know yet that the old one is gone (a statement still runs, a cable was pulled): its session
         is ended there, for else it would hold the lock against ourselves.
         """
-        old, old_began = self.writer.get_server_pid(), self._began
+        old = self._session
         self.writer.terminate()
         self.writer = await connect(self.url, seconds=self._seconds)
-        self._began = await _usable(self.writer, self.url)
+        self._session = await _usable(self.writer, self.url)
         async with answering(self.writer, self._seconds):
-            await self.writer.execute(QUERIES["end_backend"], old, old_began)
+            await self.writer.execute(QUERIES["end_backend"], *old)
 
     async def close(self) -> None:
         """Close everything, politely if the server answers in time."""
@@ -153,8 +157,8 @@ async def _prepare(conn: asyncpg.Connection) -> None:
     )
 
 
-async def _usable(conn: asyncpg.Connection, url: str) -> datetime:
-    """See that the server can do what Flux needs; returns when the session began."""
+async def _usable(conn: asyncpg.Connection, url: str) -> _Session:
+    """See that the server can do what Flux needs; returns how it knows this session."""
     shown = hide_password(url)
     async with answering(conn, USABLE_SECONDS):
         row = await conn.fetchrow(QUERIES["server_facts"])
@@ -175,8 +179,7 @@ async def _usable(conn: asyncpg.Connection, url: str) -> datetime:
         )
     if problem:
         raise problem
-    began: datetime = row["began"]
-    return began
+    return row["pid"], row["began"]
 
 
 def _cause(error: BaseException) -> str:

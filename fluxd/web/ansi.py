@@ -23,11 +23,8 @@ class Piece(NamedTuple):
     text: str
 
 
-def pieces(data: bytes, *, cut: bool = False) -> list[Piece]:
-    """The text of a log. `cut`: the data begin somewhere in the middle, so the first, broken line is left out."""
-    if cut:
-        _, newline, rest = data.partition(b"\n")
-        data = rest if newline and rest else data
+def pieces(data: bytes) -> list[Piece]:
+    """The text of a log, or of a part of it."""
     text = _drawn(data.decode("utf-8", "replace"))
     found: list[Piece] = []
     bold, colour, at = False, 0, 0

@@ -173,8 +173,8 @@ def check_explained(db: Database, scheduler: Scheduler, now: datetime) -> None:
     """Every instance that has not ended is explained, and nothing idles that could run."""
     for dag_id, dag in scheduler._memory.dags.items():
         due = dag.next_due_at
-        if due is not None and dag.ticking:
-            late = due <= now and len(dag.running) < dag.spec.max_active_runs and not scheduler._memory.to_advance
+        if due is not None and dag.ticking and len(dag.running) < dag.spec.max_active_runs:
+            late = due <= now and not scheduler._memory.to_advance
             require(not late, "a tick is due, there is room, and nothing begins:", dag_id, due)
             wake_at = scheduler.wake_at()
             require(due <= now or (wake_at is not None and wake_at <= due), "nobody wakes for", dag_id, due)

@@ -27,6 +27,7 @@ class Served:
     url: str
     state: WebState
     app: web.Application
+    runner: web.AppRunner
     posted: list[Any] = field(default_factory=list)
     answers: dict[type, Answer] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ async def serve(db: Database, home: Path, listen: str = "127.0.0.1:0", **setting
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    served = Served(f"http://127.0.0.1:{port}", state, app)
+    served = Served(f"http://127.0.0.1:{port}", state, app, runner)
     try:
         yield served
     finally:

@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -226,7 +225,9 @@ async def test_our_own_page_may_change_things_by_form_or_header(served: Served, 
     assert served.posted[0].by == "admin"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8090", "127.0.0.1.evil.example", "", "[::2]", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8090", "127.0.0.1.evil.example", "", "[::2]", "10.0.0.1"]
+)
 async def test_a_foreign_host_name_is_refused(served: Served, http: aiohttp.ClientSession, host: str) -> None:
     for address in ("/login", "/healthz", "/dags", "/static/x/flux.css"):
         async with http.get(served.url + address, headers={"Host": host}, allow_redirects=False) as response:
@@ -248,9 +249,8 @@ async def test_names_in_the_settings_are_ours(db: Database, tmp_path: Path, http
 
 
 def test_names_in_host_headers() -> None:
-    assert [host_name(text) for text in ("a.b:1", "[::1]:80", "[::1]", "A.B.", "::1")] == ["a.b", "::1", "::1", "a.b", "::1"] or True
-    assert host_name("a.b:1") == "a.b"
-    assert host_name("[::1]:80") == "::1"
+    given = ["a.b:1", "[::1]:80", "[::1]", "A.B.", "a.b:x"]
+    assert [host_name(text) for text in given] == ["a.b", "::1", "::1", "a.b", "a.b:x"]
 
 
 ELSEWHERE = [
@@ -289,11 +289,9 @@ async def test_static_files_are_only_ours(served: Served, http: aiohttp.ClientSe
 
 @pytest.fixture
 async def unix(served: Served, tmp_path: Path) -> Path:
-    """The same application on a Unix socket, open to all users by its mode."""
+    """The same application on a Unix socket too, open to all users by its mode."""
     path = tmp_path / "fluxd.sock"
-    runner = web.AppRunner(served.app, access_log=None)
-    await runner.setup()
-    await web.UnixSite(runner, str(path)).start()
+    await web.UnixSite(served.runner, str(path)).start()
     path.chmod(0o777)
     return path
 
@@ -341,8 +339,3 @@ async def test_health_says_no_more_than_it_must(served: Served, http: aiohttp.Cl
     await served.state.db.read.close()
     async with http.get(served.url + "/healthz") as response:
         assert response.status == 503
-    served.state.db = replace_read(served.state.db)
-
-
-def replace_read(db: Database) -> Database:
-    return db

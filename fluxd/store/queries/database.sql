@@ -6,6 +6,7 @@ SELECT current_setting('server_version_num')::integer AS version,
        current_setting('server_encoding') AS encoding,
        current_setting('transaction_read_only')::boolean AS read_only,
        pg_is_in_recovery() AS standby,
+       pg_backend_pid() AS pid,
        (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) AS began
 
 -- name: end_backend

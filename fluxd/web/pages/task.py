@@ -74,7 +74,10 @@ async def _log(root: Path, parts: list[str], until: int) -> dict[str, Any]:
             end = size if until < 0 else min(until, size)
             start = max(0, end - LOG_SHOWN)
             data = b"".join([part async for part in file.read(start, end)])
-            found = pieces(data, cut=start > 0)
+            if start > 0 and (broken := data.find(b"\n") + 1) < len(data):
+                # The part begins with a whole line; the part before it ends there.
+                start, data = start + broken, data[broken:]
+            found = pieces(data)
         except FluxError as error:
             found = [Piece("", str(error))]
     return {"size": size, "start": start, "end": end, "pieces": found}

@@ -1,8 +1,13 @@
 """Writing a dag stays light: what `import fluxd` may not pull in. Time is measured elsewhere, never asserted."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+import fluxd
 
 HEAVY = {"asyncio", "aiohttp", "asyncpg", "croniter", "jinja2", "orjson", "uvloop", "anyio", "http", "ssl", "logging"}
 
@@ -15,7 +20,8 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_import_fluxd_pulls_in_nothing_heavy() -> None:
-    loaded = modules_after("import fluxd, fluxd.ops, fluxd.sensors")
+    assert not [name for name in modules_after("import fluxd") if name.startswith("fluxd.")]
+    loaded = modules_after("from fluxd import *; import fluxd.ops, fluxd.sensors")
     assert "fluxd.authoring.dag" in loaded
     assert not loaded & HEAVY
     assert not loaded & {"fluxd.authoring.execution", "fluxd.store", "fluxd.engine", "fluxd.web"}
@@ -44,10 +50,31 @@ with DAG("d") as dag:
 preload([dag])
 """
     assert "asyncio" in modules_after(asynchronous)
+    waiting = """
+from fluxd import DAG
+from fluxd.authoring import preload
+from fluxd.sensors import FileSensor
+with DAG("d") as dag:
+    FileSensor(task_id="t", path="/x")
+preload([dag])
+"""
+    assert "asyncio" not in modules_after(waiting), "the daemon waits in its place"
 
 
 def test_the_public_names_are_there() -> None:
-    import fluxd
+    assert all(getattr(fluxd, name).__module__.startswith("fluxd.authoring") for name in fluxd.__all__)
+    assert set(fluxd.__all__) <= set(dir(fluxd))
+    with pytest.raises(AttributeError, match="'fluxd' has no attribute 'Dag'"):
+        fluxd.Dag  # type: ignore[attr-defined]
 
-    assert all(hasattr(fluxd, name) for name in fluxd.__all__)
-    assert Path(fluxd.__file__).parent.name == "fluxd"
+
+def test_what_type_checkers_read_is_what_is_there() -> None:
+    tree = ast.parse(Path(fluxd.__file__).read_text(encoding="utf-8"))
+    read = {
+        (alias.name, node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fluxd.")
+        for alias in node.names
+    }
+    assert read == {(name, f"fluxd.authoring.{module}") for name, module in fluxd._HOMES.items()}
+    assert {name for name, _ in read} == set(fluxd.__all__)
