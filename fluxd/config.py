@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Settings:
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     web: WebSettings = field(default_factory=WebSettings)
 
-    @property
+    @cached_property
     def dags(self) -> Path:
         return (self.home / Path(self.daemon.dags).expanduser()).resolve()
 

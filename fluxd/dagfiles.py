@@ -83,13 +83,20 @@ class DagFiles:
 
     async def watch(self) -> None:
         """Reload what changes, until cancelled."""
-        async for changes in self._changes():
+        stop = asyncio.Event()
+        try:
+            await self._watch(stop)
+        finally:
+            stop.set()  # the watching thread would else finish its wait of seconds first
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        async for changes in self._changes(stop):
             files = self._affected(changes)
             async with asyncio.TaskGroup() as group:
                 for file in sorted(files):
                     group.create_task(self.reload(file))
 
-    def _changes(self) -> AsyncIterator[set[tuple[Change, str]]]:
+    def _changes(self, stop: asyncio.Event) -> AsyncIterator[set[tuple[Change, str]]]:
         settle_ms = self.settings.dagfiles.settle_ms
         return awatch(
             self.settings.dags,
@@ -97,6 +104,7 @@ class DagFiles:
             debounce=max(1, settle_ms * 10),
             step=max(1, settle_ms),
             recursive=True,
+            stop_event=stop,
         )
 
     def _affected(self, changes: set[tuple[Change, str]]) -> set[str]:

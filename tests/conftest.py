@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-import os
-import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +15,20 @@ from fluxd.store.embedded import Embedded
 from fluxd.store.schema import migrate
 
 TEMPLATE = "fluxd_template"
+# Waits for the end of its stdin, then ends the server ($1) and removes its home ($2).
+WATCH = """
+read -r _
+kill -INT "$1"
+for _ in $(seq 200); do [ -e "$2/pg/data/postmaster.pid" ] || break; sleep 0.05; done
+rm -rf "$2"
+"""
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # uvloop warns of a transport that nobody closed from within its deallocation; were that an error, the handle would
+    # stay open, and the loop would wait for it for ever: one failing test would hang the whole session.
+    config.addinivalue_line("filterwarnings", "default:unclosed resource <:ResourceWarning")
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +51,13 @@ def pg() -> Iterator[Embedded]:
     # Nobody mourns this data; so the tests need not wait for the disk.
     (settings / "local.conf").write_text("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
     server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(home, ignore_errors=os.geteuid() != 0)
+    pid = (server.data / "postmaster.pid").read_text().split()[0]
+    # A watcher that sees our end of its pipe close, however the session ends (a kill -9 too).
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", WATCH, "sh", pid, str(home)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    yield server
+    watcher.communicate()
 
 
 @pytest.fixture(scope="session")

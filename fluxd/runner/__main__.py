@@ -75,7 +75,7 @@ def main() -> int:
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         os.makedirs(work, mode=0o750, exist_ok=True)
-        lock(folder)
+        locked = lock(folder)
     except BlockingIOError:
         say(options.ready_fd, f"FLX-7001: another runner serves {home} already; nothing to do.")
         return 0
@@ -92,7 +92,12 @@ def main() -> int:
     os.chdir(work)
     left = leftovers.settle(folder, home, processes.boot_id())
     runner = Runner(
-        folder, listen(folder), hosts_max=options.hosts_max, host_idle_s=options.host_idle, linger_s=options.linger
+        folder,
+        locked,
+        listen(folder),
+        hosts_max=options.hosts_max,
+        host_idle_s=options.host_idle,
+        linger_s=options.linger,
     )
     runner.results.recall(left.ended, left.lost)
     open_streams()

@@ -22,7 +22,7 @@ from fluxd.runner import child, loading
 from fluxd.runner.attempts import Attempts
 from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
-from fluxd.runner.processes import set_name
+from fluxd.runner.processes import HOST_NAME, set_name
 from fluxd.runner.protocol import FrameReader, Message, encode
 from fluxd.runner.records import Record
 
@@ -84,7 +84,7 @@ def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> 
     try:
         # stdin, stdout and stderr are set by the runner: /dev/null and a pipe that it reads while we import.
         os.setsid()
-        set_name("flux-host")
+        set_name(HOST_NAME)
         loaded = Loaded(order)
         child.flush_streams()
         os.dup2(0, 1)

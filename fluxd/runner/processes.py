@@ -6,7 +6,10 @@ A pid alone proves nothing, because pids are used again: a process is known by b
 import ctypes
 import os
 
+from fluxd.runner.environment import MARK
+
 PR_SET_CHILD_SUBREAPER = 36
+HOST_NAME = "flux-host"
 
 
 def boot_id() -> str:
@@ -72,8 +75,11 @@ def environ(pid: int) -> list[bytes]:
         return []
 
 
+IMPORT = 0  # in place of a fence: it descends from the import of a dag file
+
+
 def fence_of(pid: int) -> int | None:
-    """The attempt that a process descends from, as its name (forked) or its environment (executed) tells."""
+    """The attempt that a process descends from, as its name (forked) or its environment (executed) tells; else None."""
     try:
         with open(f"/proc/{pid}/comm") as file:
             label, _, number = file.read().rstrip("\n").partition(":")
@@ -81,10 +87,13 @@ def fence_of(pid: int) -> int | None:
         return None
     if label == "flux" and number.isdigit():
         return int(number)
-    for variable in environ(pid):
-        if variable.startswith(b"FLUX_FENCE="):
-            return int(variable.removeprefix(b"FLUX_FENCE="))
-    return None
+    if label == HOST_NAME:
+        return IMPORT
+    variables = environ(pid)
+    for variable in variables:
+        if variable.startswith(b"FLUX_FENCE=") and variable[11:].isdigit():
+            return int(variable[11:])
+    return IMPORT if any(variable.startswith(MARK.encode() + b"=") for variable in variables) else None
 
 
 def carrying(variable: bytes) -> list[int]:

@@ -43,7 +43,7 @@ class Runner:
     """Serves one home. `results` may hold what an earlier runner left."""
 
     def __init__(
-        self, folder: str, listener: socket.socket, *, hosts_max: int, host_idle_s: float, linger_s: float
+        self, folder: str, lock: int, listener: socket.socket, *, hosts_max: int, host_idle_s: float, linger_s: float
     ) -> None:
         self.folder = folder
         self.boot_id = processes.boot_id()
@@ -51,6 +51,7 @@ class Runner:
         self._live: dict[int, Live] = {}
         self._wanted: dict[str, list[Message]] = {}  # bundle -> start orders that wait for its source
         self._threaded: set[str] = set()
+        self._lock = lock
         self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._dirty: set[Channel] = set()
@@ -120,8 +121,8 @@ class Runner:
     def _reap(self) -> None:
         self._child_ended = False
         for pid, _ in self._attempts.reap(self._stranger):
-            if self._hosts.by_pid.pop(pid, None) is None:
-                self._sweep_due = True
+            self._hosts.by_pid.pop(pid, None)
+            self._sweep_due = True
 
     def _stranger(self, pid: int) -> None:
         """A zombie that is no attempt of ours: a host, or an orphan whose host may have died this moment."""
@@ -142,8 +143,8 @@ class Runner:
         self._listener.close()
         if self._daemon is not None:
             self._daemon.forget()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        for fd in (self._wake_read, self._wake_write, self._lock):
+            os.close(fd)
 
     # The daemon
 

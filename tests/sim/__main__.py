@@ -9,9 +9,9 @@ from collections import Counter
 from tests.sim.world import World
 
 
-def live(seed: int) -> World:
+def live(seed: int, traced: bool = False) -> World:
     """One life. An error tells how to see it again."""
-    world = World(seed)
+    world = World(seed, traced)
     try:
         world.live()
     except Exception as error:
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--replay", type=int, help="one seed only, with the whole story of its failure")
     arguments = parser.parse_args()
     if arguments.replay is not None:
-        world = live(arguments.replay)
+        world = live(arguments.replay, traced=True)
         print(f"seed {arguments.replay} is well: {dict(world.counts)} {dict(world.faults)} {world.digest.hexdigest()}")
         return 0
     counts: Counter[str] = Counter()

@@ -1,0 +1,206 @@
+"""Real kills: of the runner, of a dag host. What ran is ended and proved dead, and no result is lost."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.runner_rig import Connection, Rig, alive
+from tests.fluxd_process import until
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    made.start()
+    yield made
+    made.close()
+
+
+def kill_runner(rig: Rig) -> None:
+    assert rig.process is not None
+    rig.process.kill()
+    rig.process.wait()
+    rig.to.close()
+
+
+def by_fence(messages: list[dict[str, object]]) -> dict[object, dict[str, object]]:
+    return {message["fence"]: message for message in messages}
+
+
+def test_a_runner_killed_in_the_midst_leaves_nothing_alive_and_loses_no_result(rig: Rig) -> None:
+    slow = rig.load_task("import time\nprint('on')\ntime.sleep(300)", "slow.py")
+    quick = rig.load_task("return 'kept'", "quick.py")
+    rig.run(1, loaded=quick)
+    rig.run(2, spawn=["/bin/sh", "-c", "exit 7"])
+    pids = [
+        rig.begin(3, loaded=slow)["pid"],
+        rig.begin(4, spawn=["/bin/sh", "-c", "setsid sleep 300 & echo $!; sleep 300"])["pid"],
+    ]
+    until(lambda: rig.logged(3) and rig.logged(4), "both run")
+    pids.append(int(rig.logged(4)))
+    kill_runner(rig)
+    rig.start()
+    hello = rig.to.hello
+    assert not any(map(alive, pids))
+    ended, lost = by_fence(hello["ended"]), by_fence(hello["lost"])
+    assert (set(ended), set(lost), hello["running"]) == ({1, 2}, {3, 4}, [])
+    assert ended[1]["outcome"]["xcoms"] == [["return_value", "kept"]]
+    assert ended[2]["exit_code"] == 7
+    assert f"process {pids[0]}" in lost[3]["evidence"]
+    # A start that is repeated starts nothing.
+    rig.to.send(rig.order(3, loaded=slow))
+    assert rig.to.expect("lost", fence=3)["evidence"] == lost[3]["evidence"]
+    rig.to.send({"type": "ack", "fences": [1, 2, 3, 4]})
+    rig.to.close()
+    rig.to = Connection(rig.home)
+    assert (rig.to.hello["ended"], rig.to.hello["lost"]) == ([], [])
+    assert rig.records() == []
+
+
+def test_a_task_that_ends_well_on_term_after_its_runner_died_keeps_its_result(rig: Rig) -> None:
+    loaded = rig.load_task(
+        """
+        import time
+        from fluxd.authoring.outcomes import TaskTerminated
+        print("on")
+        try:
+            time.sleep(300)
+        except TaskTerminated:
+            return "finished in a hurry"
+        """
+    )
+    rig.begin(1, loaded=loaded)
+    until(lambda: rig.logged(1), "it runs")
+    kill_runner(rig)
+    rig.start()
+    (ended,) = rig.to.hello["ended"]
+    assert ended["outcome"]["xcoms"] == [["return_value", "finished in a hurry"]]
+
+
+def test_leftovers_that_ignore_term_are_killed_before_the_new_runner_is_ready(rig: Rig) -> None:
+    began = rig.begin(1, spawn=["/bin/sh", "-c", "trap '' TERM; echo on; while :; do sleep 1; done"])
+    until(lambda: rig.logged(1), "it runs")
+    kill_runner(rig)
+    rig.start()
+    assert not alive(began["pid"])
+    assert [lost["fence"] for lost in rig.to.hello["lost"]] == [1]
+
+
+def test_a_host_that_is_killed_leaves_its_attempts_to_the_runner(rig: Rig) -> None:
+    gate = rig.home / "gate"
+    loaded = rig.load_task(
+        f"import os, time\nprint(os.getppid())\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nreturn 8"
+    )
+    began = rig.begin(1, loaded=loaded)
+    until(lambda: rig.logged(1), "it runs")
+    host = int(rig.logged(1))
+    os.kill(host, signal.SIGKILL)
+    until(lambda: not alive(host), "the end of the host")
+    # The next attempt of the same version gets a new host, from the stored source.
+    rig.to.send(rig.order(2, loaded=loaded))
+    rig.to.expect("need_source")
+    rig.to.send({"type": "source", "bundle": loaded["bundle"], "file": loaded["file"], "files": loaded["files"]})
+    rig.to.expect("started", fence=2)
+    assert alive(began["pid"])
+    gate.touch()
+    for fence in (1, 2):
+        assert rig.to.expect("ended", fence=fence)["outcome"]["xcoms"] == [["return_value", 8]]
+    rig.to.send({"type": "ack", "fences": [1, 2]})
+    until(lambda: not rig.records(), "empty records")
+
+
+def test_told_to_stop_an_adopted_attempt_ends(rig: Rig) -> None:
+    loaded = rig.load_task("import os, time\nprint(os.getppid())\ntime.sleep(300)")
+    began = rig.begin(1, loaded=loaded)
+    until(lambda: rig.logged(1), "it runs")
+    os.kill(int(rig.logged(1)), signal.SIGKILL)
+    rig.to.send({"type": "kill", "fence": 1, "reason": "cancel"})
+    ended = rig.to.expect("ended", fence=1)
+    assert ended["killed"] == "cancel" or ended["outcome"]["state"] == "failed"
+    assert not alive(began["pid"])
+
+
+def test_a_torn_or_foreign_record_is_no_trap(rig: Rig) -> None:
+    rig.run(1, spawn=["/bin/true"])
+    rig.run(2, spawn=["/bin/true"])
+    kill_runner(rig)
+    whole, torn = sorted(rig.records(), key=lambda path: path.name)
+    torn.write_bytes(torn.read_bytes()[:-30])
+    whole.with_name("99.1.rec").write_bytes(b"\xff\xfe nonsense\n")
+    whole.with_name("99.2.rec").write_bytes(b"")
+    rig.start()
+    assert len(rig.to.hello["ended"]) == 1
+    assert len(rig.to.hello["lost"]) == 1
+
+
+def test_records_of_before_a_reboot_trust_no_pid(rig: Rig) -> None:
+    began = rig.begin(1, spawn=["/bin/sleep", "300"])
+    kill_runner(rig)
+    (record,) = rig.records()
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert boot_id in record.read_text()
+    rig.start()
+    assert not alive(began["pid"])
+
+
+def test_the_daemon_may_come_and_go_while_tasks_run(rig: Rig) -> None:
+    gate = rig.home / "gate"
+    loaded = rig.load_task(f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nreturn 1")
+    pid = rig.begin(1, loaded=loaded)["pid"]
+    for _ in range(3):
+        rig.to.close()
+        rig.to = Connection(rig.home)
+        assert [(running["fence"], running["pid"]) for running in rig.to.hello["running"]] == [(1, pid)]
+    rig.to.close()
+    gate.touch()
+    until(lambda: not alive(pid), "the end of the task")
+    rig.to = Connection(rig.home)
+    if rig.to.hello["running"]:
+        rig.to.expect("ended", fence=1)
+    else:
+        assert rig.to.hello["ended"][0]["outcome"]["xcoms"] == [["return_value", 1]]
+
+
+def test_a_start_that_waits_for_its_source_survives_a_reconnect(rig: Rig) -> None:
+    loaded = rig.load_task("return 3")
+    rig.close()
+    rig.start()
+    rig.to.send(rig.order(1, loaded=loaded))
+    rig.to.expect("need_source")
+    rig.to.close()
+    rig.to = Connection(rig.home)
+    assert rig.to.hello["running"] == [{"fence": 1, "pid": None, "started_at": None}]
+    rig.to.expect("need_source", bundle=loaded["bundle"])
+    rig.to.send({"type": "source", "bundle": loaded["bundle"], "file": loaded["file"], "files": loaded["files"]})
+    assert rig.to.expect("ended", fence=1)["outcome"]["state"] == "success"
+
+
+def test_told_to_stop_before_it_began(rig: Rig) -> None:
+    loaded = rig.load_task("return 3")
+    rig.close()
+    rig.start()
+    rig.to.send(rig.order(1, loaded=loaded))
+    rig.to.expect("need_source")
+    rig.to.send({"type": "kill", "fence": 1, "reason": "cancel"})
+    ended = rig.to.expect("ended", fence=1)
+    assert ended["pid"] is None
+    assert "before its process began" in ended["outcome"]["error"]["message"]
+    rig.to.send({"type": "source", "bundle": loaded["bundle"], "file": loaded["file"], "files": loaded["files"]})
+    assert rig.run(2, spawn=["/bin/true"])["exit_code"] == 0
+    assert rig.logged(1) == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_runner_in_order(rig: Rig, number: signal.Signals) -> None:
+    began = rig.begin(1, spawn=["/bin/sleep", "300"])
+    assert rig.process is not None
+    rig.process.send_signal(number)
+    assert rig.to.expect("ended", fence=1)["killed"] == "stop"
+    assert rig.process.wait(10) == 0
+    assert not alive(began["pid"])
+    rig.to.close()
+    rig.start()
+    assert [ended["fence"] for ended in rig.to.hello["ended"]] == [1], "nobody had acknowledged it"

@@ -1,0 +1,182 @@
+"""A person at a real browser: in by the link, a dag triggered, the change seen without a reload, a log that grows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fluxd.core.commands import Saves
+from fluxd.core.events import PauseDag, TriggerRun
+from fluxd.core.model import Attempt, AttemptState, Instance, Run, RunState, State
+from fluxd.store import accounts
+from fluxd.store.turns import save
+from tests.web.browser import Page, find_chromium, open_page
+from tests.web.example_data import SAMPLES, fill
+from tests.web.serving import Served
+
+pytestmark = pytest.mark.anyio
+
+LOGGED_IN = "location.pathname === '/dags' && document.querySelector('[data-link-state=on]')"
+
+
+@pytest.fixture
+async def page(served: Served, tmp_path: Path) -> AsyncIterator[Page]:
+    """A browser that is logged in, at the list of dags."""
+    chromium = await asyncio.to_thread(find_chromium)
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine")
+    few = [sample for sample in SAMPLES if sample.dag_id in ("sales", "dim_stores", "ledger_close")]
+    await fill(served.state.db, tmp_path / "logs", datetime.now(UTC), few)
+    async with open_page(chromium) as opened:
+        await opened.view(1440, 900)
+        await opened.go(served.url + await accounts.make_login_link(served.state.db.read, 15))
+        await opened.run("document.querySelector('button.main').click()")
+        await opened.until(LOGGED_IN)
+        yield opened
+        assert opened.complaints == []
+
+
+class World:
+    """What the daemon would do: a run of `ledger_close` that is triggered, saved and told of."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.run: Run | None = None
+
+    async def trigger(self, event: TriggerRun) -> dict[str, str]:
+        now = datetime.now(UTC)
+        db = self.served.state.db
+        version = await db.read.fetchval("SELECT version_id FROM dag WHERE dag_id = $1", event.dag_id)
+        number = await db.read.fetchval("SELECT max(number) + 1 FROM run")
+        self.run = Run(
+            number, event.dag_id, "manual__now", "manual", RunState.RUNNING, version, now, now, now, None, now, now
+        )
+        await self.tell(Saves(runs=[self.run], instances=[Instance(number, f"step_{n:02d}") for n in range(8)]))
+        return {"run_id": "manual__now", "state": "running"}
+
+    async def start(self, log: Path) -> None:
+        assert self.run
+        now, number = datetime.now(UTC), self.run.number
+        fence = await self.served.state.db.read.fetchval("SELECT max(fence) + 1 FROM attempt")
+        log.parent.mkdir(parents=True)
+        log.write_bytes(b"")
+        self.instance = Instance(number, "step_00", -1, State.RUNNING, 1, 1, fence, None, now, now)
+        self.attempt = Attempt(fence, number, "step_00", -1, 1, AttemptState.RUNNING, now, now, None, 4711)
+        await self.tell(Saves(instances=[self.instance], attempts=[self.attempt]))
+
+    async def fail(self, reason: str) -> None:
+        now = datetime.now(UTC)
+        self.instance.state, self.instance.ended_at, self.instance.reason = State.FAILED, now, reason
+        self.attempt.state, self.attempt.ended_at, self.attempt.reason = AttemptState.FAILED, now, reason
+        await self.tell(Saves(instances=[self.instance], attempts=[self.attempt]))
+
+    async def tell(self, saves: Saves) -> None:
+        """As the engine: save, then tell."""
+        await save(self.served.state.db.writer, saves)
+        assert self.run
+        dag_id, run_id = self.run.dag_id, self.run.run_id
+        self.served.state.live.publish(
+            "changed",
+            {
+                "runs": [[dag_id, run_id, run.state] for run in saves.runs],
+                "tasks": [[dag_id, run_id, i.task_id, i.map_index, i.state, i.try_number] for i in saves.instances],
+                "dags": [],
+            },
+        )
+
+
+async def test_trigger_watch_and_read_the_log(page: Page, served: Served, tmp_path: Path) -> None:
+    world = World(served)
+    served.answers[TriggerRun] = world.trigger
+    await page.run("window.__same = true")
+    row = "document.querySelector('tr[data-id=ledger_close]')"
+    await page.run(f"{row}.querySelector('.c-do button').click()")
+    await page.until("document.querySelector('.said.done')?.textContent.includes('run manual__now is running')")
+    await page.until(f"{row}.querySelector('.c-live').textContent.trim() === '1'")
+    assert await page.run("window.__same")  # never left
+
+    await page.go(f"{served.url}/dags/ledger_close/runs/manual__now")
+    await page.until("document.querySelector('[data-link-state=on]')")
+    await page.run("window.__same = true; document.querySelectorAll('tbody input')[3].click()")
+    await world.start(log := tmp_path / "logs/ledger_close/manual__now/step_00/1.log")
+    await page.until("document.querySelector('tbody tr .c-state').textContent === 'running'")
+    assert await page.run("window.__same && document.querySelectorAll('tbody input')[3].checked")  # the tick stays
+
+    await page.run("window.__same = false; document.querySelector('a.primary').click()")
+    await page.until("document.querySelector('pre.log') && !window.__same")
+    with log.open("ab", buffering=0) as file:
+        file.write(b"first \x1b[32mgreen\x1b[0m <b>line</b>\n")
+        await page.until("document.querySelector('pre.log').textContent === 'first green <b>line</b>\\n'")
+        assert await page.run("document.querySelector('pre.log .a2').textContent") == "green"
+        file.write("caf\u00e9 \x1b[3".encode())
+        await page.until("document.querySelector('pre.log').textContent.includes('caf\u00e9')")
+        file.write(b"1mred\x1b[0m\n")
+        await page.until("document.querySelector('pre.log .a1')?.textContent === 'red'")
+    await world.fail("exit code 3")
+    await page.until("document.querySelector('.reason')?.textContent === 'exit code 3'")
+    assert await page.run("document.querySelector('.title .chip').textContent") == "failed"
+
+
+async def test_keys_search_and_switch(page: Page, served: Served) -> None:
+    async def press(key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            await page.send("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
+
+    await press("j")
+    await press("j")
+    await press("j")
+    await press("k")
+    assert await page.run("document.activeElement.textContent") == "ledger_close"
+    await press("/")
+    assert await page.run("document.activeElement.name") == "q"
+    await page.send("Input.insertText", text="stor")
+    await page.until("document.querySelectorAll('tbody tr').length === 1 && location.search === '?q=stor'")
+    await page.run("document.activeElement.blur()")
+    await press("?")
+    await page.until("document.querySelector('dialog.keys').open")
+    await page.run("document.querySelector('dialog.keys').close()")
+
+    served.answers[PauseDag] = lambda event: served.state.db.read.execute(
+        "UPDATE dag SET paused = $2 WHERE dag_id = $1", event.dag_id, event.paused
+    )
+    await page.run("document.querySelector('tr[data-id=dim_stores] .switch').click()")
+    await page.until("document.querySelector('tr[data-id=dim_stores].paused')")
+
+    await page.run("document.querySelector('[data-theme-form] button').click()")
+    assert await page.run("document.documentElement.dataset.theme") == "dark"
+    assert await page.run("getComputedStyle(document.body).backgroundColor") == "rgb(19, 20, 22)"
+    await page.go(served.url + "/dags/sales")
+    assert await page.run("document.documentElement.dataset.theme") == "dark"
+    await press("g")
+    await press("d")
+    await page.until("location.pathname === '/dags'")
+
+
+async def test_pages_fit_a_phone(page: Page, served: Served) -> None:
+    await page.view(390, 844, mobile=True)
+    run = await served.state.db.read.fetchval("SELECT max(run_id) FROM run WHERE dag_id = 'sales' AND state = 'failed'")
+    for path in (
+        "/dags",
+        "/dags/sales",
+        "/dags/sales/source",
+        f"/dags/sales/runs/{run}",
+        f"/dags/sales/runs/{run}/tasks/load",
+    ):
+        await page.go(served.url + path)
+        assert await page.run("document.documentElement.scrollWidth <= innerWidth"), path
+
+
+async def test_a_graph_is_moved_and_made_bigger(page: Page, served: Served) -> None:
+    await page.go(served.url + "/dags/sales")
+    await page.until("document.querySelector('.graph-room.live')")
+    box = "document.querySelector('svg.graph').getAttribute('viewBox')"
+    before = await page.run(box)
+    await page.run("document.querySelectorAll('.zoom button')[1].click()")
+    assert await page.run(box) != before
+    await page.run("document.querySelectorAll('.zoom button')[2].click()")
+    assert await page.run(box) == before
+    served.state.live.publish("changed", {"dags": ["sales"]})
+    await page.until("true")
+    assert await page.run("document.querySelectorAll('.zoom').length") == 1
