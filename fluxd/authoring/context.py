@@ -6,6 +6,7 @@ are found when they are used.
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluxd.authoring import daemon, macros
@@ -19,21 +20,34 @@ if TYPE_CHECKING:
     from fluxd.authoring.dag import DAG
 
 ONE_DAY = dt.timedelta(days=1)
-Lazy = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the lazy values are found from."""
+
+    dag: "DAG"
+    task_id: str
+    run: DagRun
+    socket: str | None
+
+
+Lazy = Callable[[Moment], Any]
 
 
 class Context(dict[str, Any]):
     """A dict whose lazy values are found, once, when somebody asks for them."""
 
-    def __init__(self, values: Mapping[str, Any], lazy: Mapping[str, Lazy]) -> None:
+    def __init__(self, values: Mapping[str, Any], moment: Moment) -> None:
         super().__init__(values)
-        self.lazy = dict(lazy)
+        self.lazy = LAZY
+        self._moment = moment
 
     def __missing__(self, name: str) -> Any:
         find = self.lazy.get(name)
         if find is None:
             raise KeyError(name)
-        self[name] = value = find()
+        self[name] = value = find(self._moment)
         return value
 
     def __contains__(self, name: object) -> bool:
@@ -43,18 +57,23 @@ class Context(dict[str, Any]):
         return self[name] if name in self else default  # noqa: SIM401 - dict.get knows nothing of the lazy ones
 
 
+def whole(context: dict[str, Any]) -> dict[str, Any]:
+    """All values, for those who take everything; the ones that cost a question to the daemon only if they are known."""
+    return {name: context[name] for name in LAZY if not name.endswith("_success")} | context
+
+
 def make_context(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> Context:
     """The context of one task of `dag`, from what the daemon gave (see runner/protocol.py; times RFC 3339)."""
     ti = _task_instance(dag, task_id, given)
     run, params = ti.run, given.get("params")
+    # A macro of the dag's has no right to our names.
     values = {
-        **dag.templates.macros,
+        **{name: macro for name, macro in dag.templates.macros.items() if name not in LAZY},
         "dag": dag,
         "dag_run": run,
         "task": ti.task,
         "ti": ti,
         "task_instance": ti,
-        "task_instance_key_str": f"{dag.dag_id}__{task_id}__{run.logical_date:%Y%m%d}",
         "run_id": run.run_id,
         "map_index": ti.map_index,
         "try_number": ti.try_number,
@@ -68,12 +87,8 @@ def make_context(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> Context:
         "templates_dict": None,
         "inlets": [],
         "outlets": [],
-        **_dates(run),
     }
-    lazy = {**_by_schedule(dag, run), **_by_history(run, given.get("socket"), dag.timezone)}
-    for name in lazy.keys() & values.keys():
-        del values[name]  # a macro of the dag's has no right to our names
-    return Context(values, lazy)
+    return Context(values, Moment(dag, task_id, run, given.get("socket")))
 
 
 def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskInstance:
@@ -108,26 +123,6 @@ def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskIn
     )
 
 
-def _dates(run: DagRun) -> dict[str, Any]:
-    logical = run.logical_date
-    yesterday, tomorrow = logical - ONE_DAY, logical + ONE_DAY
-    return {
-        "logical_date": logical,
-        "execution_date": logical,
-        "data_interval_start": run.data_interval_start,
-        "data_interval_end": run.data_interval_end,
-        "ds": ds(logical),
-        "ds_nodash": ds_nodash(logical),
-        "ts": ts(logical),
-        "ts_nodash": ts_nodash(logical),
-        "ts_nodash_with_tz": ts_nodash_with_tz(logical),
-        "yesterday_ds": ds(yesterday),
-        "yesterday_ds_nodash": ds_nodash(yesterday),
-        "tomorrow_ds": ds(tomorrow),
-        "tomorrow_ds_nodash": ds_nodash(tomorrow),
-    }
-
-
 def ds(moment: dt.date) -> str:
     return f"{moment:%Y-%m-%d}"
 
@@ -148,47 +143,28 @@ def ts_nodash_with_tz(moment: dt.datetime) -> str:
     return moment.isoformat().replace("-", "", 2).replace(":", "")
 
 
-def _by_schedule(dag: "DAG", run: DagRun) -> dict[str, Lazy]:
+def _neighbours(moment: Moment) -> tuple[dt.datetime, dt.datetime]:
     """The starts of the intervals before and after this one; without a schedule they are the logical date itself."""
-
-    def neighbours() -> tuple[dt.datetime, dt.datetime]:
-        table = make_timetable(
-            DagSpec(
-                dag.dag_id, schedule=dag.schedule, timezone=str(dag.timezone), dst=dag.dst, start_date=dag.start_date
-            )
-        )
-        logical = run.logical_date.astimezone(dt.UTC)
-        before = after = logical
-        if table.ticks is not None:
-            before, after = table.ticks.before(logical) or logical, table.ticks.after(logical) or logical
-        return before.astimezone(dag.timezone), after.astimezone(dag.timezone)
-
-    return {
-        "prev_execution_date": lambda: neighbours()[0],
-        "prev_ds": lambda: ds(neighbours()[0]),
-        "prev_ds_nodash": lambda: ds_nodash(neighbours()[0]),
-        "next_execution_date": lambda: neighbours()[1],
-        "next_ds": lambda: ds(neighbours()[1]),
-        "next_ds_nodash": lambda: ds_nodash(neighbours()[1]),
-    }
+    dag, run = moment.dag, moment.run
+    table = make_timetable(
+        DagSpec(dag.dag_id, schedule=dag.schedule, timezone=str(dag.timezone), dst=dag.dst, start_date=dag.start_date)
+    )
+    logical = run.logical_date.astimezone(dt.UTC)
+    before = after = logical
+    if table.ticks is not None:
+        before, after = table.ticks.before(logical) or logical, table.ticks.after(logical) or logical
+    return before.astimezone(dag.timezone), after.astimezone(dag.timezone)
 
 
-def _by_history(run: DagRun, socket: str | None, zone: dt.tzinfo) -> dict[str, Lazy]:
-    """Times of the last successful run before this one; None where there is none, and where no daemon can be asked."""
+def _of_last_success(name: str) -> Lazy:
+    """A time of the last successful run before this one; None where there is none, or no daemon can be asked."""
 
-    def field(name: str) -> dt.datetime | None:
-        before = None if socket is None else _previous_success(run, socket)
+    def find(moment: Moment) -> dt.datetime | None:
+        before = None if moment.socket is None else _previous_success(moment.run, moment.socket)
         value = before and before[name]
-        return dt.datetime.fromisoformat(value).astimezone(zone) if value else None
+        return dt.datetime.fromisoformat(value).astimezone(moment.dag.timezone) if value else None
 
-    return {
-        "prev_data_interval_start_success": lambda: field("data_interval_start"),
-        "prev_data_interval_end_success": lambda: field("data_interval_end"),
-        "prev_start_date_success": lambda: field("started_at"),
-        "prev_end_date_success": lambda: field("ended_at"),
-        "prev_execution_date_success": lambda: field("logical_date"),
-        "prev_logical_date_success": lambda: field("logical_date"),
-    }
+    return find
 
 
 def _previous_success(run: DagRun, socket: str) -> dict[str, Any] | None:
@@ -204,3 +180,34 @@ def _previous_success(run: DagRun, socket: str) -> dict[str, Any] | None:
                 best = one
         cursor = None if best else answer.get("next_cursor")
     return best
+
+
+# Found when somebody asks: most tasks use few of these, and every task would pay for all of them.
+LAZY: dict[str, Lazy] = {
+    "task_instance_key_str": lambda m: f"{m.run.dag_id}__{m.task_id}__{ds_nodash(m.run.logical_date)}",
+    "logical_date": lambda m: m.run.logical_date,
+    "execution_date": lambda m: m.run.logical_date,
+    "data_interval_start": lambda m: m.run.data_interval_start,
+    "data_interval_end": lambda m: m.run.data_interval_end,
+    "ds": lambda m: ds(m.run.logical_date),
+    "ds_nodash": lambda m: ds_nodash(m.run.logical_date),
+    "ts": lambda m: ts(m.run.logical_date),
+    "ts_nodash": lambda m: ts_nodash(m.run.logical_date),
+    "ts_nodash_with_tz": lambda m: ts_nodash_with_tz(m.run.logical_date),
+    "yesterday_ds": lambda m: ds(m.run.logical_date - ONE_DAY),
+    "yesterday_ds_nodash": lambda m: ds_nodash(m.run.logical_date - ONE_DAY),
+    "tomorrow_ds": lambda m: ds(m.run.logical_date + ONE_DAY),
+    "tomorrow_ds_nodash": lambda m: ds_nodash(m.run.logical_date + ONE_DAY),
+    "prev_execution_date": lambda m: _neighbours(m)[0],
+    "prev_ds": lambda m: ds(_neighbours(m)[0]),
+    "prev_ds_nodash": lambda m: ds_nodash(_neighbours(m)[0]),
+    "next_execution_date": lambda m: _neighbours(m)[1],
+    "next_ds": lambda m: ds(_neighbours(m)[1]),
+    "next_ds_nodash": lambda m: ds_nodash(_neighbours(m)[1]),
+    "prev_data_interval_start_success": _of_last_success("data_interval_start"),
+    "prev_data_interval_end_success": _of_last_success("data_interval_end"),
+    "prev_start_date_success": _of_last_success("started_at"),
+    "prev_end_date_success": _of_last_success("ended_at"),
+    "prev_execution_date_success": _of_last_success("logical_date"),
+    "prev_logical_date_success": _of_last_success("logical_date"),
+}

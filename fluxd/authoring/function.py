@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 from fluxd.authoring import checks
+from fluxd.authoring.context import whole
 from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.policy import TaskArguments
@@ -57,7 +58,7 @@ class PythonOperator(BaseOperator):
         for name, parameter in parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 # Whoever asks for everything gets what it did not name itself.
-                given = {**{k: context[k] for k in context if k not in parameters}, **given}
+                given = {**{k: v for k, v in whole(context).items() if k not in parameters}, **given}
             elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 if name in given or name in positional:
                     continue

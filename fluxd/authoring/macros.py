@@ -1,20 +1,36 @@
 """`macros` in templates: small functions on dates, and a few modules of the standard library."""
 
 import datetime as datetime_module
+import importlib
 import json
-import random
 import time
-import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["datetime", "datetime_diff_for_humans", "ds_add", "ds_format", "json", "random", "time", "timedelta", "uuid"]
+__all__ = [
+    "datetime",
+    "datetime_diff_for_humans",
+    "ds_add",
+    "ds_format",
+    "json",
+    "random",  # noqa: F822 - found by __getattr__
+    "time",
+    "timedelta",
+    "uuid",  # noqa: F822 - found by __getattr__
+]
 
 UTC = datetime_module.UTC
 UNITS = (
     *(("year", 31_557_600), ("month", 2_629_800), ("week", 604_800), ("day", 86_400)),
     *(("hour", 3600), ("minute", 60), ("second", 1)),
 )
+
+
+def __getattr__(name: str) -> Any:
+    # Modules that every attempt would pay for, and few ask for.
+    if name in ("random", "uuid"):
+        return importlib.import_module(name)
+    raise AttributeError(f"macros has no {name!r}")
 
 
 def ds_add(ds: str, days: int) -> str:

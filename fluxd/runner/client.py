@@ -4,9 +4,9 @@ Everything that is sent in one turn of the event loop goes out in one write.
 """
 
 import asyncio
+import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +22,7 @@ from fluxd.runner.protocol import PROTOCOL, BadFrame, FrameReader, Message, fram
 
 CONNECT_TIMEOUT_S = 30.0  # a new runner may first have to end what a dead one left
 RETRY_S = 0.02
+READY_FD = 3  # where a starting runner writes its first line
 SOCKET_PATH_MAX = 100
 
 
@@ -58,7 +59,7 @@ class RunnerClient:
         self._loads: dict[int, asyncio.Future[Message]] = {}
         self._next_load = 0
         self._out: list[bytes] = []
-        self._started: subprocess.Popen[bytes] | None = None
+        self._started: int | None = None  # the pid of a runner that we are the parent of
 
     @property
     def connected(self) -> bool:
@@ -118,34 +119,24 @@ class RunnerClient:
 
     async def _start_runner(self, deadline: float) -> None:
         """Start a runner that outlives us, and wait for its first line."""
-        if self._started is not None:
-            self._started.poll()  # leave no zombie of an earlier one
+        self._reap()
         log = self._log_path()
         log.parent.mkdir(parents=True, exist_ok=True)
-        options = self._options
         read_end, write_end = os.pipe()
         try:
-            with log.open("ab") as output:
-                self._started = subprocess.Popen(  # noqa: ASYNC220 - a millisecond, and it must outlive the loop
-                    [
-                        *(sys.executable, "-m", "fluxd.runner", "--home", str(self._home)),
-                        *("--hosts-max", str(options.hosts_max), "--host-idle", str(options.host_idle_s)),
-                        *("--linger", str(options.linger_s), "--ready-fd", str(write_end)),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=clean_environment(self._home),
-                    start_new_session=True,
-                    pass_fds=(write_end,),
-                )
+            self._started = self._spawn(log, write_end)
+        except OSError as error:
+            os.close(read_end)
+            raise Unavailable(
+                "FLX-7004",
+                f"The runner of {self._home} could not be started: {error}; mend this and start fluxd again.",
+            ) from error
+        finally:
             os.close(write_end)
-            write_end = -1
+        try:
             line = await _first_line(read_end, deadline)
         finally:
             os.close(read_end)
-            if write_end >= 0:
-                os.close(write_end)
         if line.startswith("FLX-7001"):
             await asyncio.sleep(RETRY_S)  # another one is starting: it will listen in a moment
         elif line != "ready":
@@ -153,6 +144,23 @@ class RunnerClient:
             if not words:
                 code, words = "FLX-7003", f"The runner of {self._home} did not start; look into {log} for the cause."
             raise Unavailable(code, words)
+
+    def _spawn(self, log: Path, ready: int) -> int:
+        """The pid of a new runner, in a session of its own; its first line comes on `ready`."""
+        options = self._options
+        arguments = [
+            *(sys.executable, "-m", "fluxd.runner", "--home", str(self._home)),
+            *("--hosts-max", str(options.hosts_max), "--host-idle", str(options.host_idle_s)),
+            *("--linger", str(options.linger_s), "--ready-fd", str(READY_FD)),
+        ]
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, ready, READY_FD),
+        ]
+        environment = clean_environment(self._home)
+        return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions, setsid=True, setsigmask=())
 
     # Speaking
 
@@ -242,9 +250,17 @@ class RunnerClient:
         for answer in self._loads.values():
             if not answer.done():
                 answer.set_exception(lost)
-        if self._started is not None:
-            self._started.poll()
+        self._reap()
         self._on_lost()
+
+    def _reap(self) -> None:
+        """Leave no zombie of a runner that we started."""
+        if self._started is not None:
+            with contextlib.suppress(ChildProcessError):
+                pid, _ = os.waitpid(self._started, os.WNOHANG)
+                if pid == 0:
+                    return
+            self._started = None
 
     async def close(self) -> None:
         """Say what is queued and leave; the runner and its attempts live on."""

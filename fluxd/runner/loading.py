@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -227,7 +226,8 @@ def threads_left() -> int:
     A thread that Python knows may hold any lock at the moment of a fork. Of threads that only the system knows, those
     of numpy's BLAS are safe (it stops them around a fork), so they do not count where numpy is loaded.
     """
-    python_threads = threading.active_count() - 1
+    threading = sys.modules.get("threading")
+    python_threads = threading.active_count() - 1 if threading else 0
     system_threads = len(os.listdir("/proc/self/task")) - 1
     if python_threads == 0 and "numpy" in sys.modules:
         return 0

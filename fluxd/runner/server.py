@@ -29,7 +29,7 @@ BUNDLES_REMEMBERED = 10_000
 class Live:
     """An attempt that was accepted and has not ended. `host` is None for what the runner is itself the parent of."""
 
-    __slots__ = ("host", "order", "pid", "record", "started_at")
+    __slots__ = ("host", "kill", "order", "pid", "record", "started_at")
 
     def __init__(self, order: Message) -> None:
         self.order = order
@@ -37,6 +37,7 @@ class Live:
         self.pid: int | None = None
         self.started_at: float | None = None
         self.record: str | None = None
+        self.kill: tuple[str, float | None] | None = None  # (reason, grace) once it was told to stop
 
 
 class Runner:
@@ -310,6 +311,8 @@ class Runner:
             if pid is not None and record is not None:
                 live.pid, live.started_at, live.record = pid, live.started_at or time.time(), record
                 self._attempts.adopt(order, pid, live.started_at, record)
+                if live.kill is not None:  # the host may not have read it any more
+                    self._attempts.kill(fence, *live.kill)
             else:
                 del self._live[fence]
                 evidence = f"the process that held its dag file (pid {host.pid}) died before it began"
@@ -319,7 +322,10 @@ class Runner:
 
     def _kill(self, fence: int, reason: str, grace_s: float | None) -> None:
         live = self._live.get(fence)
-        if live is None or self._attempts.kill(fence, reason, grace_s):
+        if live is None or live.kill is not None:
+            return
+        live.kill = (reason, grace_s)
+        if self._attempts.kill(fence, reason, grace_s):
             return
         if live.host is not None and live.host.ready:
             live.host.channel.send(encode({"type": "kill", "fence": fence, "reason": reason, "grace_s": grace_s}))

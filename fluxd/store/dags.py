@@ -3,6 +3,7 @@
 Every load is one transaction. A file that breaks keeps its dags and their last good version, with the error beside.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,7 +35,8 @@ class DagTaken(Refused):
 class StoredLoad:
     """What a load changed. Iterating gives `dags`."""
 
-    dags: list[tuple[str, int, bool]]  # (dag_id, version_id, whether it is another version than before), as given
+    # (dag_id, version_id, whether it is another version than before or was gone), in the order of the specs
+    dags: list[tuple[str, int, bool]]
     gone: list[str] = field(default_factory=list)  # dags that this file defined until now
 
     def __iter__(self) -> Iterator[tuple[str, int, bool]]:
@@ -74,24 +76,22 @@ async def store_load(
     Raises DagTaken (FLX-5040), and stores nothing, when a dag lives in another file.
     """
     ids = [spec["dag_id"] for spec in specs]
-    hashes = [spec_hash(spec) for spec in specs]
+    if twice := [dag_id for dag_id, times in Counter(ids).items() if times > 1]:
+        raise DagTaken(twice[0], file, file)
     asked = [spec.get("is_paused_upon_creation") for spec in specs]
+    values = (
+        ids,
+        [json_bytes(spec).decode() for spec in specs],
+        [spec_hash(spec) for spec in specs],
+        [paused if one is None else one for one in asked],
+    )
     async with answering(conn, LOAD_SECONDS), conn.transaction():
-        if taken := await conn.fetchrow(QUERIES["find_taken"], ids, file):
+        rows = await conn.fetch(QUERIES["store_load"], file, bundle_hash, files, seconds, *values)
+        found = {row["dag_id"]: (row["dag_id"], row["version_id"], row["changed"]) for row in rows if not row["gone"]}
+        if len(found) < len(ids):
+            taken = await conn.fetchrow(QUERIES["find_taken"], ids, file)
             raise DagTaken(taken["dag_id"], file, taken["file"])
-        await conn.execute(QUERIES["put_bundle"], bundle_hash, file, files)
-        await conn.execute(QUERIES["put_file"], file, bundle_hash, seconds)
-        rows = []
-        if specs:
-            await conn.execute(QUERIES["put_dags"], file, ids, [paused if one is None else one for one in asked])
-            # As text: asyncpg would take a list of dicts for what it is, but a list in it for a dimension.
-            await conn.execute(
-                QUERIES["put_versions"], bundle_hash, ids, [json_bytes(spec).decode() for spec in specs], hashes
-            )
-            rows = await conn.fetch(QUERIES["point_to_versions"], bundle_hash, ids, hashes)
-        gone = await conn.fetch(QUERIES["remove_missing"], file, ids)
-    found = {row["dag_id"]: (row["dag_id"], row["version_id"], row["changed"]) for row in rows}
-    return StoredLoad(dags=[found[dag_id] for dag_id in ids], gone=sorted(row["dag_id"] for row in gone))
+    return StoredLoad(dags=[found[dag_id] for dag_id in ids], gone=sorted(row["dag_id"] for row in rows if row["gone"]))
 
 
 async def store_error(conn: asyncpg.Connection, file: str, error: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ async def remove_file(conn: asyncpg.Connection, file: str) -> list[str]:
     """A file is gone: its dags are marked so. Returns their ids."""
     async with answering(conn, LOAD_SECONDS), conn.transaction():
         await conn.execute(QUERIES["mark_file_removed"], file)
-        return sorted(row["dag_id"] for row in await conn.fetch(QUERIES["remove_missing"], file, []))
+        return sorted(row["dag_id"] for row in await conn.fetch(QUERIES["remove_dags_of_file"], file))
 
 
 async def bundle(conn: asyncpg.Connection | asyncpg.Pool, bundle_hash: str) -> tuple[str, dict[str, str]] | None:

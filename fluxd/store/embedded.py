@@ -70,15 +70,16 @@ class Embedded:
         patience: seconds for the server to be ready (it may have to repair what a crash left).
         Raises FluxError FLX-503x: what is wrong and what to do.
         """
-        with self._alone(patience):
-            try:
+        try:
+            owner_of(self.data)  # whose data it is comes first: else a mere "permission denied" would be told
+            with self._alone(patience):
                 return self._start(patience)
-            except OSError as error:
-                raise Unavailable(
-                    "FLX-5032",
-                    f"The embedded Postgres cannot use {error.filename or self.place}: {error.strerror}; "
-                    "make the folder writable or free some space, or name another one with --home.",
-                ) from error
+        except OSError as error:
+            raise Unavailable(
+                "FLX-5032",
+                f"The embedded Postgres cannot use {error.filename or self.place} ({error.strerror}): make it writable "
+                f"for user {name_of(os.geteuid())}, free some space, or name another folder with --home.",
+            ) from error
 
     def stop(self) -> bool:
         """End the server: open transactions are rolled back. Returns whether one ran."""
@@ -99,15 +100,8 @@ class Embedded:
     @contextlib.contextmanager
     def _alone(self, patience: float) -> Iterator[None]:
         """One starter per home at a time; the kernel frees the lock of a starter that dies."""
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.home / "pg.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise Unavailable(
-                "FLX-5032",
-                f"The folder {self.home} cannot be written ({error.strerror}): make it writable for "
-                f"user {name_of(os.geteuid())}, or name another one with --home.",
-            ) from error
+        self.home.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.home / "pg.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not _locked(file, patience):
                 raise Refused(

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from fluxd.core.commands import DagRow, Revived, Saves, Snapshot
+from fluxd.core.commands import DagRow, PastRun, Revived, Saves, Snapshot
 from fluxd.core.model import Attempt, AttemptState, Instance, Intent, Run, RunState, State
 from fluxd.core.spec import DagSpec, dag_from_json
 from fluxd.store.database import answering
@@ -174,6 +174,7 @@ async def load(conn: asyncpg.Connection) -> Snapshot:
                     version_id=row["version_id"],
                     paused=row["paused"],
                     next_due_at=row["next_due_at"],
+                    seen_before=row["seen_before"],
                     removed=row["removed"],
                 )
                 for row in await conn.fetch(QUERIES["load_dags"])
@@ -182,6 +183,7 @@ async def load(conn: asyncpg.Connection) -> Snapshot:
             runs=[_run(row) for row in await conn.fetch(QUERIES["load_runs"])],
             instances=[_instance(row) for row in await conn.fetch(QUERIES["load_instances"])],
             attempts=[_attempt(row) for row in await conn.fetch(QUERIES["load_attempts"])],
+            past=[_past(row) for row in await conn.fetch(QUERIES["load_past"])],
             pools={row["name"]: row["slots"] for row in await conn.fetch(QUERIES["read_pools"])},
             last_run_number=numbers["run_number"],
             last_fence=numbers["fence"],
@@ -197,7 +199,18 @@ async def revive(conn: asyncpg.Connection, dag_id: str, run_id: str) -> Revived 
         values = dict(row)
         spec: DagSpec = dag_from_json(values.pop("spec"))
         rows = await conn.fetch(QUERIES["load_instances_of_run"], values["number"])
-        return Revived(run=_run(values), spec=spec, instances=[_instance(one) for one in rows])
+        before = await conn.fetchrow(QUERIES["load_run_before"], dag_id, values["due_at"])
+        return Revived(
+            run=_run(values),
+            spec=spec,
+            instances=[_instance(one) for one in rows],
+            before=None if before is None else _past(before),
+        )
+
+
+def _past(row: Any) -> PastRun:
+    states = {task_id: State(state) for task_id, state in (row["states"] or {}).items()}
+    return PastRun(row["dag_id"], row["due_at"], row["logical_date"], states)
 
 
 def _run(row: Any) -> Run:

@@ -2,11 +2,12 @@
 
 from aiohttp import web
 
-from fluxd.web import api, pages
+from fluxd.web import api
 from fluxd.web.auth import check_forgery, check_host, know_who
 from fluxd.web.failures import answer_failures
 from fluxd.web.health import healthz
 from fluxd.web.live import stream_events
+from fluxd.web.pages.routes import ROUTES as PAGES
 from fluxd.web.security_headers import add_headers
 from fluxd.web.state import STATE, WebState
 from fluxd.web.static_files import static_file
@@ -29,7 +30,7 @@ def make_app(state: WebState) -> web.Application:
     async def close_streams(_: web.Application) -> None:
         state.live.close()
 
-    app.add_routes(pages.ROUTES)
+    app.add_routes(PAGES)
     app.router.add_get("/healthz", healthz)
     # Before the API's own routes: the last of those answers for every address below /api/v1 that is not there.
     app.router.add_get("/api/v1/events", events)

@@ -4,6 +4,7 @@ The order within the layers comes from fast-sugiyama; sizes, direction and curve
 shape of the dag alone, so it is kept: states are painted on by the template.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ NARROWEST, WIDEST = 64, 236
 GAP_ACROSS = 10  # between neighbours of one layer
 GAP_ALONG = 38  # between layers: room for the edges
 MARGIN = 10
+BOX_BEFORE, BOX_AFTER = 16, 8  # room for a group's box, its name and a little air
 # The window that a graph should fill well: decides between left-to-right and top-down.
 WINDOW = (760, 380)
 LONE_COLUMNS = 4
@@ -80,44 +82,67 @@ Places = dict[str, tuple[int, float]]
 Chains = list[tuple[str, str, list[tuple[int, float]]]]
 
 
-def _component(layout: Any) -> tuple[Places, Chains]:
-    """Abstract places of one connected part. Whole numbers among its vertices are bends of long edges."""
-    positions, _, _, links = layout
-    rows = sorted({round(y) for _, (_, y) in positions}, reverse=True)
-    layer = {y: index for index, y in enumerate(rows)}
+def _parts(shape: Shape) -> list[list[str]]:
+    """The connected parts of two tasks or more, biggest first, each in the dag's order."""
+    parts: dict[str, list[str]] = {}
+    for task_id, upstreams, _ in shape:
+        joined = [task_id]
+        for part in {id(parts[up]): parts[up] for up in upstreams if up in parts}.values():
+            joined += part
+        for member in joined:
+            parts[member] = joined
+    order = {task_id: index for index, (task_id, _, _) in enumerate(shape)}
+    found = {id(part): sorted(part, key=order.__getitem__) for part in parts.values() if len(part) > 1}
+    return sorted(found.values(), key=len, reverse=True)
+
+
+def _place_part(members: list[str], upstreams: dict[str, tuple[str, ...]]) -> tuple[Places, Chains]:
+    """Abstract places of one connected part.
+
+    The library gets numbers in the dag's order and one part at a time: it orders names by their hash, which differs
+    from process to process, and gives the bends of one part the numbers of another part's tasks.
+    """
+    number = {task_id: index for index, task_id in enumerate(members)}
+    edges = [(number[up], number[task_id]) for task_id in members for up in upstreams[task_id]]
+    [(positions, _, _, links)] = from_edges(
+        edges, vertex_spacing=SPACING, dummy_vertices=True, dummy_size=SPACING * 0.6
+    )
+    layer = {y: index for index, y in enumerate(sorted({round(y) for _, (_, y) in positions}, reverse=True))}
     left = min(x for _, (x, _) in positions)
-    at = {vertex: (layer[round(y)], (x - left) / SPACING) for vertex, (x, y) in positions}
-    follow: dict[int | str, int | str] = {source: target for source, target in links if isinstance(source, int)}
+    at = {int(vertex): (layer[round(y)], (x - left) / SPACING) for vertex, (x, y) in positions}
+    # Numbers that are nobody's are bends of long edges.
+    bends = set(at) - set(number.values())
+    hops = [(int(source), int(target)) for source, target in links or ()]
+    follow = {source: target for source, target in hops if source in bends}
     chains: Chains = []
-    for source, target in links:
-        if isinstance(source, int):
+    for source, target in hops:
+        if source in bends:
             continue
         points, end = [], target
-        while isinstance(end, int):
+        while end in bends:
             points.append(at[end])
             end = follow[end]
-        chains.append((source, end, points))
-    return {vertex: place for vertex, place in at.items() if isinstance(vertex, str)}, chains
+        chains.append((members[source], members[end], points))
+    return {task_id: at[index] for task_id, index in number.items()}, chains
 
 
 def _places(shape: Shape) -> tuple[Places, Chains]:
     """Abstract places of all tasks: the connected parts one after the other, tasks without edges below them."""
-    edges = [(upstream, task_id) for task_id, upstreams, _ in shape for upstream in upstreams]
+    upstreams = {task_id: upstream for task_id, upstream, _ in shape}
     places: Places = {}
     chains: Chains = []
     offset = 0.0
-    parts = from_edges(edges, vertex_spacing=SPACING, dummy_vertices=True, dummy_size=SPACING * 0.6) if edges else []
-    for part in sorted(parts, key=lambda part: -len(part[0])):
-        found, found_chains = _component(part)
-        for vertex, (layer, across) in found.items():
-            places[vertex] = (layer, across + offset)
+    for part in _parts(shape):
+        found, found_chains = _place_part(part, upstreams)
+        for task_id, (layer, across) in found.items():
+            places[task_id] = (layer, across + offset)
         for source, target, points in found_chains:
             chains.append((source, target, [(layer, across + offset) for layer, across in points]))
         every = [across for _, across in found.values()] + [a for _, _, points in found_chains for _, a in points]
         offset += max(every, default=0.0) + 1.2
-    _order_twins(shape, places, {task_id for source, target, bends in chains if bends for task_id in (source, target)})
-    lone = [task_id for task_id, _, _ in shape if task_id not in places]
-    for index, task_id in enumerate(lone):
+    bent = {task_id for source, target, bends in chains if bends for task_id in (source, target)}
+    _order_twins(shape, places, bent)
+    for index, task_id in enumerate(task_id for task_id, _, _ in shape if task_id not in places):
         places[task_id] = (index % LONE_COLUMNS, offset + index // LONE_COLUMNS)
     return places, chains
 
@@ -177,6 +202,16 @@ def _boxes(shape: Shape, nodes: dict[str, Node]) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
+def _rooms(shape: Shape, places: Places) -> tuple[list[float], list[float]]:
+    """Where groups begin and end across the layers: room is left there for their boxes and names."""
+    begins, ends = set(), set()
+    for group in {group for _, _, group in shape if group}:
+        inside = [places[task_id][1] for task_id, _, of in shape if of == group]
+        begins.add(round(min(inside), 3))
+        ends.add(round(max(inside), 3))
+    return sorted(begins), sorted(ends)
+
+
 def _draw(shape: Shape, places: Places, chains: Chains, sideways: bool) -> Layout:
     labels = {task_id: _label(task_id, group) for task_id, _, group in shape}
     wants = {
@@ -184,26 +219,25 @@ def _draw(shape: Shape, places: Places, chains: Chains, sideways: bool) -> Layou
         for task_id, label in labels.items()
     }
     layers = max((layer for layer, _ in places.values()), default=0) + 1
-    room = 12 if any(group for _, _, group in shape) else 0  # for the names of groups
+    begins, ends = _rooms(shape, places)
     widest = max(wants.values(), default=float(NARROWEST))
+    thick = [float(NODE_HEIGHT)] * layers
     pitch = NODE_HEIGHT + GAP_ACROSS if sideways else widest + GAP_ACROSS
     if sideways:
-        thick = [
-            max((wants[t] for t, (layer, _) in places.items() if layer == index), default=0.0)
-            for index in range(layers)
-        ]
-    else:
-        thick = [float(NODE_HEIGHT)] * layers
-    begin = [MARGIN + room / 2 + sum(thick[:index]) + index * (GAP_ALONG + room / 2) for index in range(layers)]
+        thick = [max((wants[t] for t, (layer, _) in places.items() if layer == n), default=0.0) for n in range(layers)]
+    along = GAP_ALONG + (BOX_BEFORE if begins and not sideways else 0)
+    margin = MARGIN + (BOX_BEFORE if begins else 0)
+    begin = [margin + sum(thick[:index]) + index * along for index in range(layers)]
 
     def middle(across: float) -> float:
+        room = BOX_BEFORE * bisect_right(begins, across + 0.01) + BOX_AFTER * bisect_left(ends, across - 0.01)
         return MARGIN + room + across * pitch + (NODE_HEIGHT if sideways else widest) / 2
 
     nodes: dict[str, Node] = {}
     for task_id, (layer, across) in places.items():
         width = thick[layer] if sideways else wants[task_id]
         x, y = (begin[layer], middle(across)) if sideways else (middle(across), begin[layer])
-        x, y = (x, y - NODE_HEIGHT / 2) if sideways else (x - width / 2, y + room / 2)
+        x, y = (x, y - NODE_HEIGHT / 2) if sideways else (x - width / 2, y)
         nodes[task_id] = Node(task_id, labels[task_id], x, y, width, NODE_HEIGHT)
 
     edges = []

@@ -25,7 +25,7 @@ def zone_words(name: str | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """0.04 s · 8.3 s · 42 s · 3 m 20 s · 2 h 05 m · 3 d 4 h; never more than two parts."""
+    """0.04 s · 8.3 s · 42 s · 3 m 20 s · 2 h 05 m · 3 d 04 h; never more than two parts."""
     if seconds is None:
         return ""
     seconds = max(0.0, seconds)

@@ -173,7 +173,7 @@ async def test_a_runner_of_another_version_is_refused_in_words(tmp_path: Path) -
 
     async with await asyncio.start_unix_server(serve, tmp_path / "runner.sock"):
         client = RunnerClient(tmp_path, on_message=lambda message: None, on_lost=lambda: None)
-        with pytest.raises(Refused, match="FLX-7002.*4711"):
+        with pytest.raises(Refused, match=r"FLX-7002.*4711"):
             await client.connect()
 
 

@@ -92,7 +92,8 @@ def test_leftovers_that_ignore_term_are_killed_before_the_new_runner_is_ready(ri
 def test_a_host_that_is_killed_leaves_its_attempts_to_the_runner(rig: Rig) -> None:
     gate = rig.home / "gate"
     loaded = rig.load_task(
-        f"import os, time\nprint(os.getppid())\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nreturn 8"
+        f"import os, time\nprint(os.getppid())\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+        "return 8"
     )
     began = rig.begin(1, loaded=loaded)
     until(lambda: rig.logged(1), "it runs")

@@ -103,10 +103,9 @@ class Database:
             self._apply_run(run)
         for attempt in saves.attempts:
             self._apply_attempt(attempt)
+            self._one_live(attempt)  # in their order, as a unique index would look
         for instance in saves.instances:
             self._apply_instance(instance)
-        for attempt in saves.attempts:
-            self._one_live(attempt)
         for dropped in saves.xcoms_dropped:
             for key in [key for key in self.xcoms if key[:3] == dropped]:
                 del self.xcoms[key]
@@ -144,6 +143,7 @@ class Database:
         require(row.state not in LIVE or row.fence is not None, "no fence:", row)
         require((row.state is State.UP_FOR_RETRY) == (row.retry_at is not None), "retry_at of", row)
         require(row.state not in FINISHED or row.intent is None, "an intent outlived the process:", row)
+        require(row.state is not State.NONE or row.wait_until is None, "a deadline outlived the clear:", row)
         if old is not None:
             require(reachable(old.state, row.state), "illegal move", old, "->", row)
             require((row.fence or 0) >= (old.fence or 0), "the fence fell:", old, "->", row)

@@ -57,11 +57,11 @@ def check_turn(
     db: Database,
     turn: Turn,
     olds: dict[InstanceKey, Instance | None],
-    begun: set[int],
+    ran: set[int],
     specs: dict[str, DagSpec],
     parallelism: int,
 ) -> None:
-    """What a turn has saved. `olds`: the rows before it; `begun`: runs that did not run before; `specs`: the newest."""
+    """What a turn has saved. `olds`: the rows before it; `ran`: the runs that ran before; `specs`: the newest."""
     for row in turn.saves.instances:
         old = olds[row.key]
         if old is None or old.state in JUDGED:
@@ -70,7 +70,7 @@ def check_turn(
     if starts:
         _check_limits(db, starts, specs, parallelism)
     for run in turn.saves.runs:
-        if run.state is RunState.RUNNING and run.number in begun and run.dag_id in specs:
+        if run.state is RunState.RUNNING and run.number not in ran and run.dag_id in specs:
             running = sum(
                 live.dag_id == run.dag_id and live.state is RunState.RUNNING for live in db.live_runs.values()
             )

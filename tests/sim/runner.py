@@ -19,7 +19,6 @@ class Process:
     key: InstanceKey
     pid: int
     started_at: datetime
-    ends_at: datetime
     ending: dict[str, Any]
     killed: bool = False
 
@@ -37,9 +36,8 @@ class FakeRunner:
     acknowledged: set[int] = field(default_factory=set)
     last_fence: dict[InstanceKey, int] = field(default_factory=dict)
     pids: int = 100
-    starts: int = 0
 
-    def start(self, act: StartAttempt, task: TaskSpec, now: datetime, seconds: float) -> Event | None:
+    def start(self, act: StartAttempt, task: TaskSpec, now: datetime) -> Event | None:
         """Fork a process, unless there is a record of this fence already."""
         fence, key = act.fence, act.instance.key
         require(fence not in self.acknowledged, "an attempt whose end is stored was started again:", fence)
@@ -50,8 +48,7 @@ class FakeRunner:
         require(fence > self.last_fence.get(key, 0), "fences do not rise for", key)
         self.last_fence[key] = fence
         self.pids += 1
-        self.starts += 1
-        self.running[fence] = Process(fence, key, self.pids, now, now, self._ending(task))
+        self.running[fence] = Process(fence, key, self.pids, now, self._ending(task))
         self.by_key[key] = fence
         return AttemptStarted(fence, self.pids, now)
 

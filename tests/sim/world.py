@@ -7,67 +7,53 @@ lives must come to its end. The same seed gives the same life, step for step.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
-from heapq import heappop, heappush
-from random import Random
 
 from fluxd.core.commands import AckAttempt, Act, BeginWait, EndWait, KillAttempt, Reply, StartAttempt, Turn
 from fluxd.core.events import (
     CancelRun,
     ClearTasks,
     DagLoaded,
-    DagRemoved,
     Event,
-    ForgetDag,
     MarkTasks,
     PauseDag,
     PoolSet,
     TriggerRun,
     WaitEnded,
 )
-from fluxd.core.model import InstanceKey, Run, RunState, State
+from fluxd.core.model import AttemptState, RunState, State
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import DagSpec
 from tests.sim import oracle
-from tests.sim.authors import edited, random_dag
+from tests.sim.authors import random_dag
 from tests.sim.database import Database, Violation, require
+from tests.sim.people import save_file, wish
 from tests.sim.runner import FakeRunner
+from tests.sim.timeline import Timeline
 
-# Ordinary days, and the nights on which clocks change in the zones of the random dags.
-STARTS = tuple(
-    datetime(*parts, tzinfo=UTC)
-    for parts in ((2026, 1, 10, 9), (2025, 3, 29, 22), (2025, 10, 25, 21), (2025, 11, 2, 3), (2025, 4, 5, 12))
-)
-REQUESTS = ("trigger", "cancel", "clear", "mark", "pause", "unpause", "edit", "remove", "forget", "pool")
-WEIGHTS = (10, 3, 5, 3, 2, 3, 2, 1, 0.5, 2)
 STEPS_MAX = 20_000
 
 
-class World:
+class World(Timeline):
     """One life. `live()` runs it; it raises Violation when a rule was broken."""
 
     def __init__(self, seed: int, traced: bool = False) -> None:
-        self.rng = Random(seed)
+        super().__init__(seed)
         self.traced = traced  # the digest of all turns costs a fifth of the time
-        self.counts: Counter[str] = Counter()
-        self.faults: Counter[str] = Counter()
         self.digest = blake2b(digest_size=8)
-        self.start = self.now = self.rng.choice(STARTS)
         self.offset = timedelta()  # what the daemon's clock is wrong by
         self.ends = self.start + timedelta(minutes=self.rng.choice((30, 90, 240)))
         self.calm = False
-        self.faulty = self.rng.choice((0.0, 0.02, 0.1))
         self.parallelism = self.rng.choice((1, 3, 8))
         self.db = Database()
         self.runner = FakeRunner(self.rng, self.faults)
-        self._heap: list[tuple[datetime, int, Callable[[], None]]] = []
-        self._serial = 0
         self._request = 0
         self._inbox: list[Event] = []
         self._turn_at: datetime | None = None
         self._connection = 0
         self._connected = False
+        self._parted = False
         self._sent_until = self.now
         self._waits: dict[int, BeginWait] = {}
         self.scheduler: Scheduler | None = None
@@ -78,9 +64,9 @@ class World:
 
     def live(self) -> None:
         for number in range(self.rng.choice((1, 1, 2, 3))):
-            self._write(random_dag(self.rng, f"dag{number}", self.start))
+            self._post(save_file(self.db, random_dag(self.rng, f"dag{number}", self.start)))
         for _ in range(self.rng.randrange(4, 16)):
-            self._later(self.rng.uniform(0, (self.ends - self.start).total_seconds()), self._somebody_asks)
+            self.later(self.rng.uniform(0, (self.ends - self.start).total_seconds()), self._somebody_asks)
         self._boot()
         steps = 0
         while self._step():
@@ -88,21 +74,12 @@ class World:
             require(steps < STEPS_MAX, "no end in sight after", steps, "steps")
             if not self.calm and self.now >= self.ends:
                 self._calm_down()
-        oracle.check_memory(self.db, self._daemon())
-        self.counts["lives"] += 1
-        self.counts["steps"] += steps
-        self.counts["runs"] += len(self.db.runs)
-        self.counts["attempts"] += len(self.db.attempts)
-        self.counts["processes"] += self.runner.starts
-        self.counts["seconds"] += int((self.now - self.start).total_seconds())
-
-    def _daemon(self) -> Scheduler:
-        assert self.scheduler is not None
-        return self.scheduler
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        self._serial += 1
-        heappush(self._heap, (self.now + timedelta(seconds=seconds), self._serial, action))
+        oracle.check_memory(self.db, self.daemon)
+        require(not self.runner.known(), "never acknowledged:", self.runner.known())
+        seconds = int((self.now - self.start).total_seconds())
+        self.counts += Counter(
+            lives=1, steps=steps, runs=self.db.run_number, attempts=len(self.db.attempts), seconds=seconds
+        )
 
     def _step(self) -> bool:
         """The next thing that happens. False: nothing will ever happen any more."""
@@ -112,14 +89,18 @@ class World:
             wake = None if wake_at is None else max(self.now, wake_at - self.offset)
             if self._turn_at is not None:
                 wake = self._turn_at if wake is None else min(wake, self._turn_at)
-        if self._heap and (wake is None or self._heap[0][0] <= wake):
-            self.now, _, action = heappop(self._heap)
-            action()
+        only_ticks = self.calm and not self._inbox and not self.db.live_runs
+        ahead = self.next_at()
+        if ahead is not None and (wake is None or only_ticks or ahead <= wake):
+            self.happen()
             return True
-        if wake is not None and self.calm and not self._inbox and not self.db.live_runs:
-            return False  # only ticks to come
+        if wake is not None and only_ticks:
+            return self._say_goodbye()
+        if wake is None and not self.calm:
+            self.now = max(self.now, self.ends)
+            return True
         if wake is None:
-            return self.calm and self._unblock()
+            return self._unblock()
         self.now = wake
         self._turn()
         return True
@@ -134,15 +115,31 @@ class World:
         for dag_id in self.db.dags:
             self._post(PauseDag(self._next_request(), dag_id, True))
 
-    def _unblock(self) -> bool:
-        """In the calm only a task that depends on its past may be stuck: somebody marks that past a success."""
-        if not self.db.live_runs:
+    def _say_goodbye(self) -> bool:
+        """The end of a life: one more hello, after which nothing may be left that was not acknowledged."""
+        if self._parted:
             return False
+        self._parted = True
+        self._disconnect()
+        self._connect(self._connection)
+        return True
+
+    def _unblock(self) -> bool:
+        """In the calm only two things may be stuck, and somebody frees them: a process that never ends by itself, and
+        a task that depends on a past that went wrong."""
+        if not self.db.live_runs:
+            return self._say_goodbye()
         require(not self._inbox, "messages left behind")
+        for process in self.runner.running.values():
+            attempt = self.db.attempts[process.fence]
+            if self.db.instances[process.key].intent is None and attempt.state is AttemptState.RUNNING:
+                self.counts["endless"] += 1
+                self._post(CancelRun(self._next_request(), process.key[0]))
+                return True
         for number, run in self.db.live_runs.items():
             if run.due_at is None:
                 continue
-            for why in self._daemon().explain(number):
+            for why in self.daemon.explain(number):
                 if "depends on its past" not in why.words:
                     continue
                 before = max(due for dag, due in self.db.ticks if dag == run.dag_id and due < run.due_at)
@@ -151,10 +148,15 @@ class World:
                 self.counts["unblocked"] += 1
                 self._post(MarkTasks(self._next_request(), other, (key,), State.SUCCESS))
                 return True
-        reasons = [str(why) for number in self.db.live_runs for why in self._daemon().explain(number)]
+        reasons = [str(why) for number in self.db.live_runs for why in self.daemon.explain(number)]
         raise Violation(f"stuck: {reasons} {list(self.db.live_runs.values())}")
 
     # -- the daemon ---------------------------------------------------------------------------------------------------
+
+    @property
+    def daemon(self) -> Scheduler:
+        assert self.scheduler is not None
+        return self.scheduler
 
     def _clock(self) -> datetime:
         return self.now + self.offset
@@ -181,14 +183,14 @@ class World:
             self._handle([self._prepared(event) for event in batch])
 
     def _prepared(self, event: Event) -> Event:
-        if isinstance(event, ClearTasks | MarkTasks) and not self._daemon().is_live(event.run_number):
+        if isinstance(event, ClearTasks | MarkTasks) and not self.daemon.is_live(event.run_number):
             return replace(event, revive=self.db.revive(event.run_number))
         if isinstance(event, TriggerRun) and event.run_id is not None:
             return replace(event, taken=(event.dag_id, event.run_id) in self.db.run_ids)
         return event
 
     def _handle(self, events: list[Event]) -> None:
-        scheduler = self._daemon()
+        scheduler = self.daemon
         turn = scheduler.handle(events, self._clock())
         before = dict(self.specs)
         for event in events:
@@ -200,15 +202,15 @@ class World:
         self._save_and_act(turn, before)
 
     def _save_and_act(self, turn: Turn, specs: dict[str, DagSpec]) -> None:
-        if self._chance("crash before the save"):
+        if self.chance("crash before the save"):
             self._crash()
             return
         self._save(turn, specs)
-        if self._chance("crash between save and acts"):
+        if self.chance("crash between save and acts"):
             self._crash()
             return
         for act in turn.acts:
-            if self._chance("crash between two acts", 0.3):
+            if self.chance("crash between two acts", 0.3):
                 self._crash()
                 return
             self._act(act)
@@ -218,7 +220,7 @@ class World:
         if self.traced:
             self.digest.update(repr((self.now, turn)).encode())
         olds = {row.key: db.instances.get(row.key) for row in saves.instances}
-        begun = {run.number for run in saves.runs if not runs_now(db.runs.get(run.number))}
+        ran = {number for number, run in db.live_runs.items() if run.state is RunState.RUNNING}
         cursors = {cursor.dag_id: db.dags[cursor.dag_id].next_due_at for cursor in saves.cursors}
         paused = {dag_id for dag_id, row in db.dags.items() if row.paused}
         new = [run for run in saves.runs if run.number not in db.runs and run.due_at is not None]
@@ -226,7 +228,7 @@ class World:
         if self.rng.random() < 0.1:
             self.faults["commit repeated"] += 1
             db.apply(saves)
-        oracle.check_turn(db, turn, olds, begun, self.specs, self.parallelism)
+        oracle.check_turn(db, turn, olds, ran, self.specs, self.parallelism)
         for dag_id, owed in cursors.items():
             if owed is not None and dag_id in specs:
                 old, newest = specs[dag_id], self.specs.get(dag_id, specs[dag_id])
@@ -259,7 +261,6 @@ class World:
         self.scheduler = Scheduler(self.parallelism)
         self._inbox, self._turn_at = [], None
         self._waits.clear()
-        self.specs = {dag_id: row.spec for dag_id, row in self.db.dags.items() if row.seen_before}
         turn = self.scheduler.recover(self.db.snapshot(), self._clock())
         self.specs = {dag_id: row.spec for dag_id, row in self.db.dags.items()}
         self._save_and_act(turn, dict(self.specs))
@@ -273,13 +274,7 @@ class World:
         self.scheduler = None
         self._disconnect()
         self._inbox, self._turn_at = [], None
-        self._later(self.rng.choice((1, 5, 60, 3000)), self._boot)
-
-    def _chance(self, fault: str, share: float = 1.0) -> bool:
-        if self.faulty and self.rng.random() < self.faulty * share * 0.3:
-            self.faults[fault] += 1
-            return True
-        return False
+        self.later(self.rng.choice((1, 5, 60, 3000)), self._boot)
 
     # -- the connection to the runner ---------------------------------------------------------------------------------
 
@@ -287,6 +282,12 @@ class World:
         """Everything on its way, in both directions, is lost."""
         self._connection += 1
         self._connected = False
+
+    def _break(self, seconds: tuple[float, float]) -> None:
+        """The connection is gone, and comes back after one of these times."""
+        self._disconnect()
+        connection = self._connection
+        self.later(self.rng.choice(seconds), lambda: self._connect(connection))
 
     def _connect(self, connection: int) -> None:
         """The runner says hello; the daemon compares, and repeats what may have been lost."""
@@ -306,10 +307,8 @@ class World:
         """To the runner: in order, a little later, or never if the connection breaks first."""
         if not self._connected:
             return
-        if self._chance("connection broken"):
-            self._disconnect()
-            connection = self._connection
-            self._later(self.rng.choice((0.5, 20)), lambda: self._connect(connection))
+        if self.chance("connection broken"):
+            self._break((0.5, 20))
             return
         connection = self._connection
         self._sent_until = max(self._sent_until, self.now + timedelta(seconds=self.rng.choice((0, 0.01, 0.5))))
@@ -318,7 +317,7 @@ class World:
             if connection == self._connection:
                 order()
 
-        self._later((self._sent_until - self.now).total_seconds(), arrive)
+        self.later((self._sent_until - self.now).total_seconds(), arrive)
 
     def _tell(self, event: Event | None) -> None:
         """From the runner: late, twice or out of order, or never if the connection breaks first."""
@@ -326,9 +325,9 @@ class World:
             return
         connection = self._connection
         delays = [self.rng.choice((0, 0, 0.01, 1))]
-        if self._chance("message late", 3):
+        if self.chance("message late", 3):
             delays = [self.rng.uniform(5, 900)]
-        if self._chance("message repeated", 3):
+        if self.chance("message repeated", 3):
             delays.append(self.rng.uniform(0, 900))
         for delay in delays:
 
@@ -336,17 +335,18 @@ class World:
                 if connection == self._connection and self._connected:
                     self._post(event)
 
-            self._later(delay, arrive)
+            self.later(delay, arrive)
 
     def _runner_starts(self, act: StartAttempt) -> None:
         task = self.db.versions[act.version_id].by_id[act.instance.task_id]
-        event = self.runner.start(act, task, self._clock(), 0)
+        event = self.runner.start(act, task, self._clock())
         if event is None:
             return
         self._tell(event)
-        seconds = self.rng.choice((0, 1, 5, 30, 120, 700))
-        self._later(seconds, lambda: self._process_ends(act.fence))
-        if self._chance("runner died"):
+        seconds = self.rng.choice((0, 1, 5, 30, 120, 700, None))
+        if seconds is not None:  # else it ends only when it is told to
+            self.later(seconds, lambda: self._process_ends(act.fence))
+        if self.chance("runner died"):
             self._runner_dies()
 
     def _process_ends(self, fence: int) -> None:
@@ -354,13 +354,11 @@ class World:
 
     def _runner_kills(self, fence: int) -> None:
         if self.runner.kill(fence):
-            self._later(self.rng.choice((0, 0.1, 10)), lambda: self._process_ends(fence))
+            self.later(self.rng.choice((0, 0.1, 10)), lambda: self._process_ends(fence))
 
     def _runner_dies(self) -> None:
         self.runner.die(self._clock())
-        self._disconnect()
-        connection = self._connection
-        self._later(self.rng.choice((1, 30)), lambda: self._connect(connection))
+        self._break((1, 30))
 
     # -- sensors ------------------------------------------------------------------------------------------------------
 
@@ -369,13 +367,12 @@ class World:
             return
         self._waits[act.fence] = act
         seconds = self.rng.choice((1, 60, 600, 5000))
-        self._later(seconds, lambda: self._poked(act))
+        self.later(seconds, lambda: self._poked(act))
 
     def _poked(self, act: BeginWait) -> None:
-        """The poll came to an end, unless the daemon that polled is gone or was told to stop."""
         if self._waits.get(act.fence) is not act:
             return
-        if self._chance("wait repeated", 3):
+        if self.chance("wait repeated", 3):
             self._post(WaitEnded(act.fence, "success", self._clock()))
         else:
             del self._waits[act.fence]
@@ -383,70 +380,18 @@ class World:
         error = "FileNotFoundError: no" if state == "failed" else None
         self._post(WaitEnded(act.fence, state, self._clock(), (("return_value", 1),), error))
 
-    # -- people -------------------------------------------------------------------------------------------------------
+    # -- what goes wrong by itself, and people ------------------------------------------------------------------------
 
     def _next_request(self) -> int:
         self._request += 1
         return self._request
 
-    def _write(self, spec: DagSpec) -> None:
-        """A dag file is saved; the daemon loads it."""
-        version = self.db.store_version(spec)
-        self._post(DagLoaded(spec, version))
-
     def _somebody_asks(self) -> None:
-        if self.calm:
-            return
-        if self.faulty and self.rng.random() < 0.1:
+        if self.faulty and not self.calm and self.rng.random() < 0.1:
             self._world_fault()
-        rng = self.rng
-        dag_id = f"dag{rng.randrange(3)}"
-        request = self._next_request()
-        match rng.choices(REQUESTS, WEIGHTS)[0]:
-            case "trigger":
-                run_id = rng.choice((None, None, f"mine{rng.randrange(4)}"))
-                date = rng.choice((None, None, self.start))
-                self._post(TriggerRun(request, dag_id, run_id, date))
-            case "pause":
-                self._post(PauseDag(request, dag_id, True))
-            case "unpause":
-                self._post(PauseDag(request, dag_id, False))
-            case "edit":
-                known = self.db.dags.get(dag_id)
-                self._write(
-                    random_dag(rng, dag_id, self.start) if known is None else edited(rng, known.spec, self.start)
-                )
-            case "remove" if dag_id in self.db.dags:
-                self.db.dags[dag_id].removed = True
-                self._post(DagRemoved(dag_id))
-            case "forget":
-                self._post(ForgetDag(request, dag_id))
-            case "pool":
-                name = rng.choice(tuple(self.db.pools))
-                self.db.pools[name] = rng.choice((0, 1, 2, 4))
-                self._post(PoolSet(name, self.db.pools[name]))
-            case about_a_run:
-                self._somebody_asks_of_a_run(request, about_a_run)
-
-    def _somebody_asks_of_a_run(self, request: int, verb: str) -> None:
-        rng = self.rng
-        if not self.db.runs:
-            return
-        number = rng.choice(list(self.db.runs)[-6:])
-        rows = self.db.by_run[number]
-        keys: tuple[InstanceKey, ...] = ()
-        if rows:
-            keys = tuple(
-                rows[task_id].key for task_id in rng.sample(list(rows), rng.randrange(1, min(3, len(rows)) + 1))
-            )
-        match verb:
-            case "cancel":
-                self._post(CancelRun(request, number))
-            case "clear":
-                keys = keys if rng.random() < 0.6 else ()
-                self._post(ClearTasks(request, number, keys, rng.random() < 0.7, rng.random() < 0.3))
-            case "mark":
-                self._post(MarkTasks(request, number, keys, rng.choice((State.SUCCESS, State.FAILED, State.SKIPPED))))
+        event = None if self.calm else wish(self.rng, self.db, self.start, self._next_request())
+        if event is not None:
+            self._post(event)
 
     def _world_fault(self) -> None:
         match self.rng.randrange(3):
@@ -459,7 +404,3 @@ class World:
             case _:
                 self.faults["runner died"] += 1
                 self._runner_dies()
-
-
-def runs_now(run: Run | None) -> bool:
-    return run is not None and run.state is RunState.RUNNING

@@ -143,6 +143,8 @@ async def test_keys_search_and_switch(page: Page, served: Served) -> None:
     )
     await page.run("document.querySelector('tr[data-id=dim_stores] .switch').click()")
     await page.until("document.querySelector('tr[data-id=dim_stores].paused')")
+    await page.run("document.querySelector('tr[data-id=dim_stores] .switch').click()")
+    await page.until("!document.querySelector('tr[data-id=dim_stores].paused')")
 
     await page.run("document.querySelector('[data-theme-form] button').click()")
     assert await page.run("document.documentElement.dataset.theme") == "dark"

@@ -216,7 +216,10 @@ async def test_a_change_that_our_page_did_not_ask_for_is_refused(
 async def test_our_own_page_may_change_things_by_form_or_header(served: Served, http: aiohttp.ClientSession) -> None:
     token = await served.login(http)
     mine = {"Origin": served.url, "Sec-Fetch-Site": "same-origin"}
-    for data, headers in (({"csrf": token}, mine), ({}, mine | {"X-CSRF-Token": token})):
+    for data, headers in (
+        ({"csrf": token, "paused": "yes"}, mine),
+        ({"paused": "yes"}, mine | {"X-CSRF-Token": token}),
+    ):
         async with http.post(
             served.url + "/dags/x/pause", data=data, headers=headers, allow_redirects=False
         ) as response:

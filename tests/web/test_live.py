@@ -40,7 +40,7 @@ async def test_closing_ends_every_reader_even_a_full_one_and_a_late_one() -> Non
     hub = LiveHub()
     quick, full = hub.subscribe(), hub.subscribe()
     waiting = asyncio.create_task(anext(quick, "ended"))
-    for n in range(QUEUE_SIZE):
+    for _ in range(QUEUE_SIZE):
         full.offer(hub.reset_message())
     hub.close()
     assert await waiting == "ended"

@@ -260,13 +260,14 @@ async def test_what_is_refused_is_said_on_the_page(served: Served, http: aiohttp
     run = await failed_run(served)
     for path, fields, said in (
         ("/dags/sales/trigger", {}, "FLX-4001: The dag 'sales' has 4 live runs"),
+        ("/dags/sales/pause", {}, "FLX-4098"),
         ("/dags/sales/trigger", {"conf": "{"}, "FLX-4092"),
         ("/dags/sales/trigger", {"conf": "[1]"}, "FLX-4092"),
         ("/dags/sales/trigger", {"logical_date": "<b>soon"}, "FLX-4091: The logical date '<b>soon' is not a date"),
         (f"/dags/sales/runs/{run}/clear", {}, "FLX-4094"),
         (f"/dags/sales/runs/{run}/clear", {"task": "load"}, "FLX-4093"),
         (f"/dags/sales/runs/{run}/mark", {"task": "load:-1", "state": "removed"}, "FLX-4094"),
-        ("/dags/sales/runs/no/cancel", {}, "FLX-4090"),
+        ("/dags/sales/runs/no/cancel", {}, "FLX-4120"),
     ):
         async with http.post(served.url + path, data={"csrf": token} | fields, allow_redirects=False) as response:
             assert response.status == 303, path

@@ -1,12 +1,52 @@
 -- Dag files as they were loaded, the versions of their dags, and the source that each version runs.
 
--- name: put_bundle
-INSERT INTO bundle (hash, file, files) VALUES ($1, $2, $3) ON CONFLICT (hash) DO NOTHING
-
--- name: put_file
-INSERT INTO dag_file (file, bundle, loaded_at, seconds) VALUES ($1, $2, now(), $3)
-ON CONFLICT (file) DO UPDATE
-SET bundle = excluded.bundle, loaded_at = excluded.loaded_at, seconds = excluded.seconds, error = NULL, removed = false
+-- name: store_load
+-- A whole load in one statement: its parts see the tables as they were before, and foreign keys are checked at its end.
+-- $1 file, $2 hash of its source, $3 the source, $4 seconds; then its dags: $5 ids, $6 specs, $7 their hashes, $8 paused.
+WITH new AS (
+    SELECT * FROM unnest($5::text[], $6::text[], $7::text[], $8::boolean[]) AS new (dag_id, spec, spec_hash, paused)
+),
+put_bundle AS (
+    INSERT INTO bundle (hash, file, files) VALUES ($2, $1, $3) ON CONFLICT (hash) DO NOTHING
+),
+put_file AS (
+    INSERT INTO dag_file (file, bundle, loaded_at, seconds) VALUES ($1, $2, now(), $4)
+    ON CONFLICT (file) DO UPDATE
+    SET bundle = excluded.bundle, loaded_at = excluded.loaded_at, seconds = excluded.seconds, error = NULL,
+        removed = false
+),
+-- A version is what a dag means and the source that does it; one that came back is the old one.
+old_version AS (
+    SELECT dag_version.id, dag_version.dag_id
+    FROM dag_version JOIN new USING (dag_id, spec_hash)
+    WHERE dag_version.bundle = $2
+),
+new_version AS (
+    INSERT INTO dag_version (dag_id, number, spec, spec_hash, bundle)
+    SELECT dag_id, 1 + coalesce((SELECT max(number) FROM dag_version AS old WHERE old.dag_id = new.dag_id), 0),
+           spec::jsonb, spec_hash, $2
+    FROM new
+    WHERE dag_id NOT IN (SELECT dag_id FROM old_version)
+    RETURNING id, dag_id
+),
+put_dags AS (
+    INSERT INTO dag (dag_id, file, paused, version_id)
+    SELECT dag_id, $1, paused, id
+    FROM new JOIN (SELECT * FROM old_version UNION ALL SELECT * FROM new_version) AS version USING (dag_id)
+    ORDER BY dag_id   -- as all who lock rows of dags do: so they never wait for one another in a circle
+    ON CONFLICT (dag_id) DO UPDATE SET file = excluded.file, version_id = excluded.version_id, removed = false
+    -- One that lives in another file is left alone: it is missing in the answer then.
+    WHERE dag.file = excluded.file OR dag.removed
+    RETURNING dag_id, version_id
+),
+gone AS (
+    UPDATE dag SET removed = true WHERE file = $1 AND NOT removed AND dag_id <> ALL ($5::text[]) RETURNING dag_id
+)
+SELECT put_dags.dag_id, put_dags.version_id,
+       before.version_id IS DISTINCT FROM put_dags.version_id OR before.removed AS changed, false AS gone
+FROM put_dags LEFT JOIN dag AS before ON before.dag_id = put_dags.dag_id
+UNION ALL
+SELECT dag_id, NULL, true, true FROM gone
 
 -- name: put_file_error
 INSERT INTO dag_file (file, error) VALUES ($1, $2)
@@ -30,31 +70,5 @@ SELECT dag_id, file FROM dag
 WHERE dag_id = ANY ($1::text[]) AND file <> $2 AND NOT removed
 ORDER BY dag_id LIMIT 1
 
--- name: put_dags
-INSERT INTO dag (dag_id, file, paused)
-SELECT new.dag_id, $1, new.paused
-FROM unnest($2::text[], $3::boolean[]) AS new (dag_id, paused)
-ORDER BY new.dag_id
-ON CONFLICT (dag_id) DO UPDATE SET file = excluded.file, removed = false
-
--- name: put_versions
--- A version is what a dag means and the source that does it; one that came back is the old one.
-INSERT INTO dag_version (dag_id, number, spec, spec_hash, bundle)
-SELECT new.dag_id, 1 + coalesce((SELECT max(number) FROM dag_version AS old WHERE old.dag_id = new.dag_id), 0),
-       new.spec::jsonb, new.spec_hash, $1
-FROM unnest($2::text[], $3::text[], $4::text[]) AS new (dag_id, spec, spec_hash)
-ON CONFLICT (dag_id, spec_hash, bundle) DO NOTHING
-
--- name: point_to_versions
--- `changed` compares with the row as it was before this statement.
-UPDATE dag SET version_id = version.id
-FROM unnest($2::text[], $3::text[]) AS new (dag_id, spec_hash)
-JOIN dag_version AS version ON version.dag_id = new.dag_id AND version.spec_hash = new.spec_hash AND version.bundle = $1
-JOIN dag AS before ON before.dag_id = new.dag_id
-WHERE dag.dag_id = new.dag_id
-RETURNING dag.dag_id, version.id AS version_id, before.version_id IS DISTINCT FROM version.id AS changed
-
--- name: remove_missing
-UPDATE dag SET removed = true
-WHERE file = $1 AND NOT removed AND dag_id <> ALL ($2::text[])
-RETURNING dag_id
+-- name: remove_dags_of_file
+UPDATE dag SET removed = true WHERE file = $1 AND NOT removed RETURNING dag_id

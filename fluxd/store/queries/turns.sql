@@ -57,9 +57,43 @@ WITH kept AS (
 DELETE FROM dag WHERE dag_id = ANY ($1::text[])
 
 -- name: load_dags
-SELECT dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec
+SELECT dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec,
+       dag.next_due_at IS NOT NULL
+       OR EXISTS (SELECT FROM run WHERE run.dag_id = dag.dag_id AND run.due_at IS NOT NULL)
+       OR EXISTS (SELECT FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id) AS seen_before
 FROM dag JOIN dag_version ON dag_version.id = dag.version_id
 ORDER BY dag.dag_id
+
+-- name: load_past
+-- Of each dag the newest finished scheduled run, and the one right before each live one.
+SELECT run.dag_id, run.due_at, run.logical_date,
+       (SELECT jsonb_object_agg(task_id, state) FROM task_instance WHERE run_number = run.number) AS states
+FROM run
+WHERE run.number IN (
+    SELECT newest.number
+    FROM dag CROSS JOIN LATERAL (
+        SELECT number FROM run
+        WHERE run.dag_id = dag.dag_id AND due_at IS NOT NULL AND state NOT IN ('queued', 'running')
+        ORDER BY due_at DESC LIMIT 1
+    ) AS newest
+    UNION
+    SELECT before.number
+    FROM run AS live CROSS JOIN LATERAL (
+        SELECT number, state FROM run
+        WHERE run.dag_id = live.dag_id AND due_at < live.due_at
+        ORDER BY due_at DESC LIMIT 1
+    ) AS before
+    WHERE live.state IN ('queued', 'running') AND before.state NOT IN ('queued', 'running')
+)
+ORDER BY run.number
+
+-- name: load_run_before
+-- The scheduled run of the same dag that was due before this one.
+SELECT run.dag_id, run.due_at, run.logical_date,
+       (SELECT jsonb_object_agg(task_id, state) FROM task_instance WHERE run_number = run.number) AS states
+FROM run
+WHERE run.dag_id = $1 AND run.due_at < $2
+ORDER BY run.due_at DESC LIMIT 1
 
 -- name: load_versions
 SELECT id, spec FROM dag_version

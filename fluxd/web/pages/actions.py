@@ -56,7 +56,7 @@ async def _run_number(request: web.Request) -> int:
     dag_id, run_id = request.match_info["dag_id"], request.match_info["run_id"]
     row = await page_views.run(request.app[STATE].db.read, dag_id, run_id)
     if row is None:
-        raise NotFound("FLX-4090", f"The dag {dag_id!r} has no run {run_id!r}: it may have been deleted.")
+        raise NotFound("FLX-4120", f"The dag {dag_id!r} has no run {run_id!r}: it may have been deleted.")
     return int(row["number"])
 
 
@@ -99,7 +99,10 @@ def _keys(request_form: Any, number: int) -> tuple[InstanceKey, ...]:
 @_action
 async def pause(request: web.Request, form: Form) -> Said:
     """POST /dags/{dag_id}/pause with paused = yes | no."""
-    dag_id, paused = request.match_info["dag_id"], form.get("paused") != "no"
+    dag_id = request.match_info["dag_id"]
+    if form.get("paused") not in ("yes", "no"):
+        raise Invalid("FLX-4098", "The form does not say whether to pause or to unpause: load the page again.")
+    paused = form["paused"] == "yes"
     await request.app[STATE].post(lambda number: PauseDag(number, dag_id, paused, _by(request)))
     if paused:
         return f"{dag_id} is paused: what runs goes on, nothing new starts.", None

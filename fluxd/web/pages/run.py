@@ -23,7 +23,7 @@ async def page(request: web.Request) -> web.Response:
     dag_id, run_id = request.match_info["dag_id"], request.match_info["run_id"]
     run = await page_views.run(state.db.read, dag_id, run_id)
     if run is None:
-        raise NotFound("FLX-4090", f"The dag {dag_id[:200]!r} has no run {run_id[:200]!r}: it may have been deleted.")
+        raise NotFound("FLX-4120", f"The dag {dag_id[:200]!r} has no run {run_id[:200]!r}: it may have been deleted.")
     spec = dag_from_json(run["spec"])
     order = {task.task_id: index for index, task in enumerate(spec.tasks)}
     tasks = sorted(

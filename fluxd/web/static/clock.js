@@ -16,13 +16,15 @@ export function relative(at, now) {
 }
 
 export function duration(seconds) {
-  const two = (number) => String(number).padStart(2, "0");
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${two(Math.floor(seconds % 60))} s`;
+  const two = (big, bigUnit, small, smallUnit) =>
+    small ? `${big} ${bigUnit} ${String(small).padStart(2, "0")} ${smallUnit}` : `${big} ${bigUnit}`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return two(Math.floor(whole / 60), "m", whole % 60, "s");
   const minutes = Math.round(seconds / 60);
-  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} m`;
+  if (minutes < 1440) return two(Math.floor(minutes / 60), "h", minutes % 60, "m");
   const hours = Math.round(seconds / 3600);
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  return two(Math.floor(hours / 24), "d", hours % 24, "h");
 }
 
 function write(element, text) {

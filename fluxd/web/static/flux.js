@@ -25,9 +25,10 @@ function startForms() {
     event.preventDefault();
     const button = event.submitter;
     const address = button?.hasAttribute("formaction") ? button.formAction : form.action;
+    const body = new URLSearchParams(new FormData(form, button)); // before: a disabled button has no value
     if (button) button.disabled = true;
     try {
-      await fetchPage(address, { method: "POST", body: new URLSearchParams(new FormData(form, button)) });
+      await fetchPage(address, { method: "POST", body });
     } finally {
       if (button) button.disabled = false;
     }

@@ -87,7 +87,7 @@ function say(sentence) {
 function concerns(data) {
   const { live, dag, run } = document.body.dataset;
   if (live === "all") return true;
-  if ((data.dags ?? []).includes(dag)) return true;
+  if ((data.dags ?? []).includes(dag) || (live === "dag" && data.files?.length)) return true;
   const both = [...(data.runs ?? []), ...(data.tasks ?? [])];
   return both.some((row) => row[0] === dag && (live === "dag" || row[1] === run));
 }

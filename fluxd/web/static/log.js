@@ -1,6 +1,7 @@
 // A log that is still written: what comes is added as it comes. Only text and our own classes ever reach the page.
 const KEPT = 2_000_000; // characters; what is above stays in the file
 const ESCAPE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[@-Z\\^_0-9=>])/g;
+const ESCAPE_HERE = new RegExp(ESCAPE.source, "y");
 const CONTROL = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 const BIDI = /[\u202a-\u202e\u2066-\u2069]/g;
 
@@ -16,9 +17,9 @@ export class Ansi {
     // A sequence that is cut in two waits for its end; one that never ends does not.
     const last = text.lastIndexOf("\x1b");
     if (last >= 0 && text.length - last < 64) {
-      ESCAPE.lastIndex = last;
-      const match = ESCAPE.exec(text);
-      if (!match || match.index + match[0].length === text.length && text[last + 1] === "]") {
+      ESCAPE_HERE.lastIndex = last;
+      const match = ESCAPE_HERE.exec(text);
+      if (!match || (text[last + 1] === "]" && !/[\x07\\]$/.test(match[0]))) {
         this.rest = text.slice(last);
         text = text.slice(0, last);
       }

@@ -48,7 +48,8 @@ async def test_dags_that_a_file_no_longer_defines_are_gone_and_may_come_back(db:
     assert (await store(db, "a.py", "b2", spec("x"))).gone == [], "told once"
     assert [(dag.spec.dag_id, dag.removed) for dag in (await turns.load(db.writer)).dags] == [("x", False), ("y", True)]
     assert (await store(db, "a.py", "b3")).gone == ["x"], "a file may define nothing"
-    assert len(await store(db, "a.py", "b1", spec("x"), spec("y"))) == 2
+    back = await store(db, "a.py", "b1", spec("x"), spec("y"))
+    assert [changed for _, _, changed in back] == [True, True], "a dag that came back is news, whatever its version"
     assert not any(dag.removed for dag in (await turns.load(db.writer)).dags)
 
 
@@ -58,6 +59,8 @@ async def test_a_dag_in_two_files_is_refused_and_nothing_stored(db: Database) ->
         await store(db, "b.py", "b2", spec("w"), spec("x"))
     assert isinstance(caught.value, dags.DagTaken)
     assert (caught.value.dag_id, caught.value.file, caught.value.other_file) == ("x", "b.py", "a.py")
+    with pytest.raises(dags.DagTaken, match=r"'x' in b\.py is already defined in b.py"):
+        await store(db, "b.py", "b2", spec("x"), spec("x"))
     for word in ("FLX-5040", "'x'", "a.py", "b.py"):
         assert word in str(caught.value)
     assert list(await dags.known_files(db.read)) == ["a.py"]

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fluxd.core.commands import DagCursor, Saves, Skip, XCom
+from fluxd.core.commands import DagCursor, PastRun, Saves, Skip, XCom
 from fluxd.core.model import Attempt, AttemptState, Instance, Intent, Run, RunState, State
 from fluxd.errors import Unavailable
 from fluxd.store import dags, turns
@@ -184,6 +184,25 @@ async def test_finished_runs_are_not_loaded(db: Database) -> None:
     revived = await turns.revive(db.writer, "sales", "scheduled__1")
     assert revived is not None
     assert revived.run == done
+
+
+async def test_what_later_runs_look_back_at_is_loaded(db: Database) -> None:
+    version_id = await sales(db)
+    assert not (await turns.load(db.writer)).dags[0].seen_before
+    ended = {"state": RunState.SUCCESS, "ended_at": T0}
+    runs = [run_of(version_id, 1, **ended), run_of(version_id, 2, **ended), run_of(version_id, 3)]
+    rows = [replace(instance_of(7, State.SKIPPED), run_number=number) for number in (1, 2)]
+    await turns.save(db.writer, Saves(runs=runs, instances=rows))
+    found = await turns.load(db.writer)
+    assert found.dags[0].seen_before
+    past = PastRun("sales", T0 + timedelta(days=2), T0 + timedelta(days=1), {"load": State.SKIPPED})
+    assert found.past == [past]
+    revived = await turns.revive(db.writer, "sales", "scheduled__2")
+    assert revived is not None
+    assert revived.before == replace(past, due_at=T0 + timedelta(days=1), logical_date=T0)
+    first = await turns.revive(db.writer, "sales", "scheduled__1")
+    assert first is not None
+    assert first.before is None
 
 
 STRANGE = "NUL \0, half a pair \ud800, an emoji 😀, \\u0000 in letters"
