@@ -122,7 +122,7 @@ class CronTicks:
         offset = midnight.replace(tzinfo=self._zone).utcoffset()
         for probe in PROBES:
             wall = (midnight + probe).replace(tzinfo=self._zone)
-            if wall.utcoffset() != offset or (probe < ONE_DAY and wall.replace(fold=1).utcoffset() != offset):
+            if wall.utcoffset() != offset or wall.replace(fold=1).utcoffset() != offset:
                 if day not in self._odd:
                     if len(self._odd) >= ODD_DAYS_KEPT:
                         del self._odd[next(iter(self._odd))]

@@ -20,6 +20,13 @@ from fluxd.store.storable import INT4_MAX, JSON_NULL, KEY_MAX, text
 
 Part = tuple[str, Sequence[Any]]  # the name of a query and its arguments
 
+# What most turns are made of: a run begins, attempts start, attempts end, a run ends.
+USUAL = (
+    ("save_runs", "save_instances", "save_attempts"),
+    ("save_instances", "save_attempts"),
+    ("save_instances", "save_attempts", "save_xcoms"),
+    ("save_runs", "save_instances", "save_attempts", "save_xcoms"),
+)
 SAVE_SECONDS = 30.0
 LOAD_SECONDS = 300.0
 
@@ -163,8 +170,19 @@ def _xcom_row(xcom: Any) -> tuple[Any, ...]:
     return (xcom.run_number, xcom.task_id, xcom.map_index, key, JSON_NULL if xcom.value is None else xcom.value)
 
 
+async def warm(conn: asyncpg.Connection) -> None:
+    """Have the usual statements prepared on this connection: else the first turns take 10 to 30 ms more each.
+
+    Each is run with no rows, since that is how asyncpg comes to keep it and the types it needs.
+    """
+    async with answering(conn, SAVE_SECONDS):
+        for names in USUAL:
+            await conn.fetch(_joined(names), *([] for _ in names))
+
+
 async def load(conn: asyncpg.Connection) -> Snapshot:
     """The live part of the database, as of one moment. Its cost grows with what lives, not with history."""
+    await warm(conn)
     async with answering(conn, LOAD_SECONDS), conn.transaction(isolation="repeatable_read", readonly=True):
         numbers = await conn.fetchrow(QUERIES["load_last_numbers"])
         return Snapshot(

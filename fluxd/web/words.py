@@ -3,8 +3,10 @@
 Times of a dag are shown in the dag's time zone, with its name beside them where it is not UTC.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -132,3 +134,12 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
         amount /= 1024
     return ""
+
+
+def broken(file: str, error: Mapping[str, Any]) -> str:
+    """Why a file cannot be loaded: file, line and reason, each once, though the reason may begin with the others."""
+    message = str(error.get("message") or "it cannot be loaded")
+    if file in message:
+        return message
+    line = f", line {error['line']}" if error.get("line") else ""
+    return f"{file}{line}: {message}"

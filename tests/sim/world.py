@@ -60,8 +60,6 @@ class World(Timeline):
         self.specs: dict[str, DagSpec] = {}
         self._fresh: set[str] = set()  # dags edited in the turn that is being checked
 
-    # -- one life -----------------------------------------------------------------------------------------------------
-
     def live(self) -> None:
         for number in range(self.rng.choice((1, 1, 2, 3))):
             self._post(save_file(self.db, random_dag(self.rng, f"dag{number}", self.start)))
@@ -96,11 +94,9 @@ class World(Timeline):
             return True
         if wake is not None and only_ticks:
             return self._say_goodbye()
-        if wake is None and not self.calm:
-            self.now = max(self.now, self.ends)
-            return True
         if wake is None:
-            return self._unblock()
+            self.now = max(self.now, self.ends)
+            return self._unblock() if self.calm else True
         self.now = wake
         self._turn()
         return True
@@ -359,8 +355,6 @@ class World(Timeline):
     def _runner_dies(self) -> None:
         self.runner.die(self._clock())
         self._break((1, 30))
-
-    # -- sensors ------------------------------------------------------------------------------------------------------
 
     def _begin_wait(self, act: BeginWait) -> None:
         if act.fence in self._waits:

@@ -207,7 +207,7 @@ async def test_what_is_not_there_is_said_in_the_same_look(
     served: Served, http: aiohttp.ClientSession, token: str, path: str
 ) -> None:
     page = await get(served, http, path, 404)
-    assert "flux.css" in page and "FLX-40" in page
+    assert "flux.css" in page and "FLX-4" in page
 
 
 async def test_forms_post_events(served: Served, http: aiohttp.ClientSession, token: str) -> None:

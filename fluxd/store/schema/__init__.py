@@ -44,7 +44,7 @@ def steps(folder: Path = Path(__file__).parent) -> list[Step]:
 async def migrate(conn: asyncpg.Connection, known: list[Step] | None = None) -> list[str]:
     """Bring the database to the schema of this Flux; returns the names of the steps that were applied.
 
-    Two at once: the second waits and finds nothing to do. Raises Refused FLX-501x, Unavailable FLX-5016.
+    Two at once: the second waits and finds nothing to do. Raises Refused FLX-501x, Unavailable FLX-5015.
     """
     known = steps() if known is None else known
     await conn.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)

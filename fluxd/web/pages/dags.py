@@ -56,7 +56,6 @@ async def page(request: web.Request) -> web.Response:
         "dags.html",
         dags=dags,
         broken=broken,
-        broken_words=_broken_words,
         search=search,
         show=show,
         tabs=[(name, label, rows[0][f"n_{name}"]) for name, label in SHOW.items()],
@@ -67,16 +66,6 @@ async def page(request: web.Request) -> web.Response:
         link=link,
         folder=state.settings.dags,
     )
-
-
-def _broken_words(file: Mapping[str, Any]) -> str:
-    """File, line, reason: each once, though the reason may begin with the file itself."""
-    error = file["error"]
-    message = str(error.get("message") or "it cannot be loaded")
-    if file["file"] in message:
-        return message
-    line = f", line {error['line']}" if error.get("line") else ""
-    return f"{file['file']}{line}: {message}"
 
 
 def _times(run: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +88,7 @@ def _dag(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         "description": row["description"],
         "tags": row["tags"] or [],
         "timezone": zone,
+        "by_hand": (row["schedule"] or {}).get("kind", "none") == "none",
         "schedule_words": schedule_words(row["schedule"] or {}, zone),
         "next_due_at": row["next_due_at"],
         "live": row["live"],

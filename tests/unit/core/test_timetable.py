@@ -57,6 +57,7 @@ NIGHTS = [
     ("Pacific/Apia", datetime(2011, 12, 29, tzinfo=UTC)),  # a day that never was
     ("Pacific/Kwajalein", datetime(1993, 8, 20, tzinfo=UTC)),  # another
     ("Pacific/Chatham", datetime(2025, 4, 5, tzinfo=UTC)),
+    ("America/St_Johns", datetime(2001, 10, 26, tzinfo=UTC)),  # back at one minute past midnight
     ("Africa/Casablanca", datetime(2025, 2, 22, tzinfo=UTC)),
     ("Antarctica/Troll", datetime(2025, 3, 29, tzinfo=UTC)),  # two hours
     ("Asia/Kathmandu", datetime(1985, 12, 31, tzinfo=UTC)),  # fifteen minutes, at New Year
