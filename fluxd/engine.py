@@ -102,11 +102,10 @@ class Engine:
         try:
             while True:
                 await self._work_or_time()
-                if self._reconcile is not None:
-                    known, self._reconcile = self._reconcile, None
-                    await self._repeat(known)
                 events, self._inbox = self._inbox, []
                 for batch in self._batches(events):
+                    # Before each batch: what one starts and the next cancels must not be taken for vanished.
+                    await self._repeat()
                     await self._turn(batch)
         finally:
             self._stopped = True
@@ -192,7 +191,10 @@ class Engine:
         self._reconcile = known
         self._woken.set()
 
-    async def _repeat(self, known: set[int]) -> None:
+    async def _repeat(self) -> None:
+        known, self._reconcile = self._reconcile, None
+        if known is None:
+            return
         for lost in self.scheduler.vanished(known, datetime.now(UTC)):
             self.post(lost)
         await self._act(self.scheduler.unsettled(known))

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from fluxd.runner import spare as spares
 from fluxd.runner.forking import fork
 from fluxd.runner.logs import open_log, write_log
 from fluxd.runner.outcomes import crashed, failed, of_command
 from fluxd.runner.processes import start_ticks
 from fluxd.runner.protocol import Message
 from fluxd.runner.records import Record, Records
+from fluxd.runner.spare import Spare
 
 DEFAULT_GRACE_S = 10.0
 # Ignored signals survive an exec; a command must find them at their defaults.
@@ -97,6 +99,32 @@ class Attempts:
             finally:
                 os._exit(70)
         self._began(order, pid, record)
+
+    def make_spare(self, ready: Callable[[], None], body: Body, close: Callable[[], None]) -> Spare | None:
+        """A forked child that waits for `hand_over`; None when there is no means for one now."""
+        try:
+            record = self._records.take()
+            return spares.make(record, close, ready, lambda order: body(order, record))
+        except OSError:
+            return None
+
+    def hand_over(self, order: Message, spare: Spare) -> bool:
+        """Have a waiting child run this order. False: it is gone, nothing was started."""
+        try:
+            spare.record.append({"fence": order["fence"], "boot_id": self._boot_id})
+        except OSError:
+            self.drop_spare(spare)
+            return False
+        if not spare.send(order):
+            self._records.give_back(spare.record)
+            return False
+        self._began(order, spare.pid, spare.record)
+        return True
+
+    def drop_spare(self, spare: Spare) -> None:
+        """It is not needed: it ends by itself."""
+        spare.close()
+        self._records.give_back(spare.record)
 
     def adopt(self, order: Message, pid: int, started_at: float, record: str) -> None:
         """Take over the attempt of a dag host that died: as the subreaper we are its parent now."""

@@ -13,10 +13,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, NoReturn
 
+from fluxd.authoring import execution
+from fluxd.authoring.dag import DAG
 from fluxd.authoring.outcomes import TaskTerminated
 from fluxd.authoring.requests import Command
 from fluxd.errors import Unavailable
@@ -70,11 +72,26 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise TaskTerminated("the task was told to stop (SIGTERM)")
 
 
-def enter(order: Message, record: Record) -> None:
-    """Become the attempt: own session, own log, own environment; nothing of the parent's signal handling."""
+def detach() -> None:
+    """Leave the parent: own session, nothing of its signal handling and of the exit handlers of its imports."""
     os.setsid()
     _signal.set_wakeup_fd(-1)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    if atexit._ncallbacks():
+        # Registered while importing: those belong to the process that imported, not to each of its forks.
+        atexit._clear()
+
+
+def rehearse(dags: Iterable[DAG]) -> None:
+    """Touch what every attempt touches, while there is time: the pages that are copied now are not copied later."""
+    execution.rehearse(dags)
+    ENCODER.encode({"outcome": {"state": "success", "xcoms": [], "rendered": {}}})
+    add_environment({"FLUX_FENCE": ""})
+    flush_streams()
+
+
+def enter(order: Message, record: Record) -> None:
+    """Become the attempt: its name, its log, its environment."""
     set_name(f"flux:{order['fence']}")
     log, note = open_log(order["log"])
     os.dup2(log, 1)
@@ -83,9 +100,6 @@ def enter(order: Message, record: Record) -> None:
     if note is not None:
         record.append({"log_note": note})
     add_environment(order["env"])
-    if atexit._ncallbacks():
-        # Registered while importing: those belong to the process that imported, not to each of its forks.
-        atexit._clear()
 
 
 def add_environment(variables: dict[str, str]) -> None:
@@ -98,7 +112,7 @@ def add_environment(variables: dict[str, str]) -> None:
 
 
 def attempt(order: Message, record: Record, perform: Perform) -> NoReturn:
-    """Run one attempt to its end and leave the process."""
+    """Run one attempt to its end and leave the process, which has detached itself."""
     status = EXIT_NO_RECORD
     try:
         enter(order, record)

@@ -25,8 +25,10 @@ from fluxd.runner.outcomes import failed
 from fluxd.runner.processes import HOST_NAME, set_name
 from fluxd.runner.protocol import FrameReader, Message, encode
 from fluxd.runner.records import Record
+from fluxd.runner.spare import Spare
 
 READ_SIZE = 256 * 1024
+SPARE_BELOW = 2  # attempts that run at once
 WARM_AFTER_MS = 200
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
 THREADS = (
@@ -102,6 +104,8 @@ def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> 
 def run_afresh(order: Message, source: Message, record: Record) -> NoReturn:
     """An attempt in a process of its own that imports the file anew (its import leaves threads behind)."""
 
+    child.detach()
+
     def perform(order: Message, record: Record) -> dict[str, Any]:
         loaded = Loaded(source)
         if loaded.error is not None:
@@ -138,6 +142,7 @@ class _Host:
         self._attempts = Attempts(folder, boot_id, self._tell)
         self._orphaned = False
         self._is_warm = False
+        self._spare: Spare | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
@@ -160,9 +165,11 @@ class _Host:
                     poll.unregister(self._sock)
                     self._orphaned = True
                     self._attempts.kill_all("runner died")
-            self._attempts.reap(_ignore)
+                    self._let_spare_go()
+            self._attempts.reap(self._stranger)
             self._attempts.enforce()
             self._flush()
+            self._make_spare()
         self._attempts.close()
 
     def _read(self) -> bool:
@@ -175,7 +182,7 @@ class _Host:
             order = json.loads(payload)
             if order["type"] == "start":
                 self._warm()
-                self._attempts.fork(order, self._body, self._close)
+                self._start(order)
             elif order["type"] == "ack":
                 for fence in order["fences"]:
                     self._attempts.acknowledged(fence)
@@ -191,10 +198,40 @@ class _Host:
             gc.collect()
             gc.freeze()
 
+    def _start(self, order: Message) -> None:
+        spare, self._spare = self._spare, None
+        if spare is None or not self._attempts.hand_over(order, spare):
+            self._attempts.fork(order, self._body, self._close)
+
     def _body(self, order: Message, record: Record) -> NoReturn:
+        child.detach()
         child.attempt(order, record, self._loaded.perform)
 
+    def _make_spare(self) -> None:
+        """For the next order, unless so much runs at once that all wait for the processors anyway."""
+        if self._spare is None and self._is_warm and not self._orphaned and len(self._attempts.by_pid) < SPARE_BELOW:
+            self._spare = self._attempts.make_spare(self._rehearse, self._waiting_body, self._close)
+
+    def _let_spare_go(self) -> None:
+        if self._spare is not None:
+            self._attempts.drop_spare(self._spare)
+            self._spare = None
+
+    def _rehearse(self) -> None:
+        child.detach()
+        child.rehearse(self._loaded.dags.values())
+
+    def _waiting_body(self, order: Message, record: Record) -> NoReturn:
+        child.attempt(order, record, self._loaded.perform)
+
+    def _stranger(self, pid: int) -> None:
+        """A spare that died before it was needed, or a process that the import started."""
+        if self._spare is not None and self._spare.pid == pid:
+            self._let_spare_go()
+
     def _close(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
         self._sock.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -207,7 +244,3 @@ class _Host:
             with contextlib.suppress(ConnectionError):  # the end of file is read next
                 self._sock.sendall(b"".join(self._out))
         self._out.clear()
-
-
-def _ignore(pid: int) -> None:
-    """Nobody of ours: a process that the import started."""

@@ -48,7 +48,7 @@ def test_wrong_settings_are_named_with_their_place(tmp_path: Path, text: str, sa
 
 
 def test_wrong_environment_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="FLUXD__EXECUTOR__NONSENSE: there is no setting executor.nonsense"):
+    with pytest.raises(Invalid, match=r"FLUXD__EXECUTOR__NONSENSE: there is no setting executor.nonsense"):
         load(tmp_path, "", {"FLUXD__EXECUTOR__NONSENSE": "1"})
 
 
