@@ -137,6 +137,12 @@ class Attempts:
             self._records.give_back(record)
         return record is not None
 
+    def forget(self) -> None:
+        """In a forked child: let go of the records of all attempts but its own."""
+        for record in [*self._unacknowledged.values(), *(attempt.record for attempt in self.by_pid.values())]:
+            os.close(record.fd)
+        self._records.forget()
+
     def close(self) -> None:
         """Before the process leaves."""
         self._records.close()

@@ -73,6 +73,11 @@ class Records:
         os.ftruncate(record.fd, 0)
         self._free.append(record)
 
+    def forget(self) -> None:
+        """In a forked child: the spare records are none of its business."""
+        for record in self._free:
+            os.close(record.fd)
+
     def close(self) -> None:
         """Remove the records that are not in use."""
         for record in self._free:

@@ -140,6 +140,7 @@ class Runner:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._hosts.forget()
+        self._attempts.forget()
         self._selector.close()
         self._listener.close()
         if self._daemon is not None:
