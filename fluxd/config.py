@@ -5,6 +5,7 @@ is an error that names the file and the line: a setting that is silently ignored
 """
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -169,9 +170,13 @@ def _convert(section: str, key: str, value: Any, where: str) -> Any:
             converted = str(value)
         elif isinstance(value, bool):
             raise TypeError  # int(True) would pass
+        elif isinstance(default, int) and isinstance(value, float):
+            raise TypeError  # int(3.7) would pass
         else:
             converted = type(default)(value)
-    except (KeyError, TypeError, ValueError):
+            if not math.isfinite(converted):
+                raise ValueError
+    except (KeyError, TypeError, ValueError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts"}
         raise Invalid(
             "FLX-6002", f"{where}: the setting {name} = {value!r} is not {wanted.get(type(default), 'a text')}."
@@ -225,7 +230,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], A
             continue
         where = f"The environment variable {name}"
         section, _, key = name.removeprefix("FLUXD__").lower().partition("__")
-        _check_name(section, key or None, where)
+        _check_name(section, key, where)
         values[section, key] = _convert(section, key, value, where)
     return values
 

@@ -1,7 +1,7 @@
 """The only place where things are put together: one process, one task group, started in order and stopped in order.
 
-Start: home → (database ‖ runner) → lock → recovery → doors → dag files → ready. Stop: doors first, then the engine,
-and the database last, since everybody saves to it.
+Start: home → (database ‖ runner) → lock → recovery → doors → dag files → ready. Stop: the engine first (who
+still waits for it hears so), then the doors, and the database last, since everybody saves to it.
 """
 
 import argparse
@@ -23,14 +23,14 @@ import uvloop
 from aiohttp import web
 
 from fluxd import config, home
-from fluxd.core.commands import Saves
+from fluxd.core.commands import Revived, Saves
 from fluxd.core.events import Event, Interrupt
 from fluxd.core.scheduler import Scheduler
 from fluxd.dagfiles import DagFiles
 from fluxd.engine import Engine
 from fluxd.errors import FluxError
 from fluxd.executors.local import LocalExecutor
-from fluxd.keeper import Keeper
+from fluxd.keeper import Keeper, unused
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
 from fluxd.runner.client import RunnerOptions
@@ -61,7 +61,9 @@ class Daemon:
         self.engine: Engine
         # What the runner tells while the database is still starting; None once the engine takes it.
         self._early: list[Event] | None = []
-        self._holds_database = False
+        # What a runner knows that was connected anew before there was an engine.
+        self._early_known: set[int] | None = None
+        self._recovered = False
 
     async def serve(self) -> None:
         home.prepare(self.settings)
@@ -72,9 +74,9 @@ class Daemon:
                 group.start_soon(self._signals)
                 group.start_soon(self._engine_task)
                 await self._open_doors(stack)
-                group.start_soon(keep_running, "dag files", self._watch_dag_files)
+                group.start_soon(keep_running, "dag files", self.dag_files.watch)
                 group.start_soon(keep_running, "heartbeats", self._beats)
-                await self._first_load(group)
+                await self._first_load()
                 await self._say_ready()
                 gc.freeze()  # what lives from here on was made at start; the collector need not look at it again
                 await self._stop.wait()
@@ -98,7 +100,6 @@ class Daemon:
         try:
             url, connections = await self._database_url(stack)
             self.keeper = await stack.enter_async_context(Keeper.open(url, settings))
-            self._holds_database = True
         except BaseException:
             runner.cancel()
             raise
@@ -114,7 +115,7 @@ class Daemon:
         self.engine = Engine(
             Scheduler(parallelism=settings.executor.parallelism),
             save=self.keeper.save,
-            revive=self.keeper.revive,
+            revive=self._revive,
             run_id_taken=self.keeper.run_id_taken,
             start_messages=self.launcher.messages,
             on_saved=self._saved,
@@ -126,7 +127,11 @@ class Daemon:
         for event in early:
             self.engine.post(event)
         stack.push_async_callback(self.executor.close)
-        await self._recover(known)
+        await self._recover(known if self._early_known is None else self._early_known)
+        self._recovered = True
+        self.dag_files = DagFiles(
+            settings, load=self._load, store=self.keeper, post=self._post, on_change=self._files_changed
+        )
         self._watch = LoopWatch(asyncio.get_running_loop())
         self._watch.start()
         stack.callback(self._watch.stop)
@@ -138,14 +143,17 @@ class Daemon:
         started = time.monotonic()
         self.embedded = Embedded(self.settings.home)
         url = await asyncio.to_thread(self.embedded.start)
-        stack.push_async_callback(self._stop_embedded)
+        stack.push_async_callback(self._stop_embedded, url)
         observe(Seen.DATABASE_READY, seconds=time.monotonic() - started, where="embedded in the home")
         return url, {"embedded": url}
 
-    async def _stop_embedded(self) -> None:
-        """Unless another fluxd works on it, or tasks live on that may be using it: the next fluxd finds it running."""
-        if self._holds_database and not self._running():
-            await asyncio.to_thread(self.embedded.stop)
+    async def _stop_embedded(self, url: str) -> None:
+        """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running."""
+        if not self._recovered or self._running():
+            return
+        async with unused(url, str(self.settings.home)) as free:  # the next one may have begun already
+            if free:
+                await asyncio.to_thread(self.embedded.stop)
 
     async def _recover(self, known: set[int]) -> None:
         snapshot, with_xcoms = await self.keeper.load()
@@ -165,7 +173,8 @@ class Daemon:
             status=self.status,
             commands={"explain": self.engine.scheduler.explain, "tell": self._post},
         )
-        unix, tcp = home.unix_socket(self.settings.socket), home.tcp_socket(self.settings)
+        tcp = home.tcp_socket(self.settings)
+        unix = home.unix_socket(self.settings.socket)
         host, port = tcp.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         runner = web.AppRunner(make_app(state), access_log=None, shutdown_timeout=1.0, handle_signals=False)
@@ -179,20 +188,10 @@ class Daemon:
         await runner.cleanup()
         self.settings.socket.unlink(missing_ok=True)
 
-    async def _first_load(self, group: anyio.abc.TaskGroup) -> None:
-        self.dag_files = DagFiles(
-            self.settings, load=self._load, store=self.keeper, post=self._post, on_change=self._files_changed
-        )
-        loaded = asyncio.Event()
-
-        async def load() -> None:
-            await self.dag_files.load_all()
-            loaded.set()
-
-        group.start_soon(load)
+    async def _first_load(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOAD_S):
-                await loaded.wait()
+                await self.dag_files.loaded.wait()
 
     async def _say_ready(self) -> None:
         await accounts.ensure_admin(self.keeper.db.read)
@@ -218,13 +217,19 @@ class Daemon:
         return await self.executor.load(file, self.settings.dags, limits.import_timeout_s, limits.import_memory_mb)
 
     async def _reconciled(self, known: set[int]) -> None:
-        await self.engine.reconcile(known)
+        if self._early is None:
+            await self.engine.reconcile(known)
+        else:
+            self._early_known = known
+
+    async def _revive(self, run_number: int) -> Revived | None:
+        revived = await self.keeper.revive(run_number)
+        if revived is not None:  # any of its tasks may have XComs: the launcher forgot them when the run ended
+            self.launcher.recall([(run_number, task.task_id) for task in revived.spec.tasks])
+        return revived
 
     async def _engine_task(self) -> None:
         await self.engine.run()
-
-    async def _watch_dag_files(self) -> None:
-        await self.dag_files.watch()
 
     async def _beats(self) -> None:
         await beat(self.settings.supervisor.beat_s, self.keeper.beat)
@@ -276,9 +281,12 @@ class Daemon:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERRUPT_S):
-                await self.engine.ask(Interrupt)
+                for task_id, map_index in (await self.engine.ask(Interrupt))["ending"]:
+                    say(f"ending: {task_id}{'' if map_index < 0 else f'[{map_index}]'}")
                 await self.engine.until(lambda: not self._running())
-        await self.executor.stop()
+        with contextlib.suppress(TimeoutError):  # what is not told now, the exit records tell at the next start
+            async with asyncio.timeout(INTERRUPT_S):
+                await self.executor.stop()
 
 
 def say(line: str) -> None:

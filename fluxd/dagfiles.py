@@ -5,8 +5,9 @@ live runs end on the version they began with.
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,9 @@ class DagFiles:
     on_change: Callable[[str], None]
     # module of the folder -> the dag files that imported it, so that a changed module reloads them
     _importers: dict[str, set[str]] = field(default_factory=dict)
+    # Files that could not be loaded: what they lack may be in any module that changes.
+    _broken_files: set[str] = field(default_factory=set)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)  # all files of the folder were looked at once
     _slots: asyncio.Semaphore = field(init=False)
     # Loads of one file are kept in order: the newest content is the last to be stored.
     _loading: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -80,27 +84,31 @@ class DagFiles:
         async with asyncio.TaskGroup() as group:
             for file in present:
                 group.create_task(self.reload(file))
+        self.loaded.set()
 
     async def watch(self) -> None:
-        """Reload what changes, until cancelled."""
+        """Load all files, and then what changes, until cancelled. Begun anew, it finds what changed meanwhile."""
         stop = asyncio.Event()
         try:
-            await self._watch(stop)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch(stop))  # first, so that no change falls between the two
+                group.create_task(self.load_all())
         finally:
             stop.set()  # the watching thread would else finish its wait of seconds first
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        async for changes in self._changes(stop):
-            files = self._affected(changes)
-            async with asyncio.TaskGroup() as group:
-                for file in sorted(files):
-                    group.create_task(self.reload(file))
+        async with contextlib.aclosing(self._changes(stop)) as found:
+            async for changes in found:
+                files = self._affected(changes)
+                async with asyncio.TaskGroup() as group:
+                    for file in sorted(files):
+                        group.create_task(self.reload(file))
 
-    def _changes(self, stop: asyncio.Event) -> AsyncIterator[set[tuple[Change, str]]]:
+    def _changes(self, stop: asyncio.Event) -> AsyncGenerator[set[tuple[Change, str]], None]:
         settle_ms = self.settings.dagfiles.settle_ms
         return awatch(
             self.settings.dags,
-            watch_filter=lambda _, path: path.endswith(".py"),
+            watch_filter=lambda change, path: path.endswith(".py") or change is Change.deleted or Path(path).is_dir(),
             debounce=max(1, settle_ms * 10),
             step=max(1, settle_ms),
             recursive=True,
@@ -111,9 +119,14 @@ class DagFiles:
         files = set()
         for _, path in changes:
             relative = os.path.relpath(path, self.settings.dags)
+            if not relative.endswith(".py"):
+                # A folder that came or went as a whole: nothing is told of the files in it.
+                there = dag_files(self.settings.dags) if Path(path).is_dir() else []
+                files |= {file for file in [*there, *self._loading] if file.startswith(relative + os.sep)}
+                continue
             if is_dag_file(Path(relative)):
                 files.add(relative)
-            files |= self._importers.get(relative, set())
+            files |= self._importers.get(relative, set()) | self._broken_files
         return files
 
     async def reload(self, file: str) -> None:
@@ -139,6 +152,7 @@ class DagFiles:
             if module != file:
                 self._importers.setdefault(module, set()).add(file)
         result = await self.store.loaded(file, message)
+        self._broken_files.discard(file)
         for dag_id in result.removed:
             self.post(DagRemoved(dag_id))
         for spec, version_id in result.dags:
@@ -150,14 +164,15 @@ class DagFiles:
         self.on_change(file)
 
     async def _broken(self, file: str, error: dict[str, Any]) -> None:
+        self._broken_files.add(file)
         await self.store.broken(file, error)
         observe(Seen.DAG_FILE_BROKEN, file=file, reason=f"{error['code']}: {error['message']}")
         self.on_change(file)
 
     async def _gone(self, file: str) -> None:
+        self._broken_files.discard(file)
         dag_ids = await self.store.gone(file)
         for dag_id in dag_ids:
             self.post(DagRemoved(dag_id))
         observe(Seen.DAG_FILE_REMOVED, file=file, dags=", ".join(dag_ids) or "its dags")
-        self._loading.pop(file, None)
         self.on_change(file)

@@ -25,7 +25,7 @@ from fluxd.core.commands import (
 )
 from fluxd.core.events import ClearTasks, Event, MarkTasks, TriggerRun
 from fluxd.core.scheduler import Scheduler
-from fluxd.errors import Unavailable
+from fluxd.errors import FluxError, Unavailable
 
 
 class Executor(Protocol):
@@ -87,7 +87,7 @@ class Engine:
         Raises the FluxError that the scheduler answered with, or Unavailable when the daemon stops meanwhile.
         """
         if self._stopped:
-            raise Unavailable("FLX-4090", "fluxd is stopping and takes no more requests; ask again when it is back.")
+            raise _stopping()
         request = next(self._requests)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[request] = answer
@@ -110,7 +110,8 @@ class Engine:
         finally:
             self._stopped = True
             for answer in self._asked.values():
-                answer.cancel()
+                if not answer.done():
+                    answer.set_exception(_stopping())
 
     async def perform(self, turn: Turn) -> None:
         """Save a turn, then do what it asks for."""
@@ -150,10 +151,15 @@ class Engine:
 
     async def _turn(self, events: list[Event]) -> None:
         event = events[0] if events else None
-        if isinstance(event, ClearTasks | MarkTasks) and not self.scheduler.is_live(event.run_number):
-            events[0] = replace(event, revive=await self._revive(event.run_number))
-        elif isinstance(event, TriggerRun) and event.run_id is not None:
-            events[0] = replace(event, taken=await self._run_id_taken(event))
+        try:
+            if isinstance(event, ClearTasks | MarkTasks) and not self.scheduler.is_live(event.run_number):
+                events[0] = replace(event, revive=await self._revive(event.run_number))
+            elif isinstance(event, TriggerRun) and event.run_id is not None:
+                events[0] = replace(event, taken=await self._run_id_taken(event))
+        except FluxError as error:  # the database is away: whoever asked hears it, and everybody else goes on
+            assert isinstance(event, ClearTasks | MarkTasks | TriggerRun)
+            self._reply(Reply(event.request, error=error))
+            del events[0]
         await self.perform(self.scheduler.handle(events, datetime.now(UTC)))
 
     async def _act(self, acts: list[Act]) -> None:
@@ -204,3 +210,7 @@ class Engine:
         while not condition():
             self._turned.clear()
             await self._turned.wait()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("FLX-4090", "fluxd is stopping and takes no more requests; ask again when it is back.")

@@ -44,9 +44,14 @@ def unix_socket(path: Path) -> socket.socket:
             probe.settimeout(2)
             try:
                 probe.connect(os.fspath(path))
-            except OSError:
+            except (ConnectionRefusedError, FileNotFoundError):
                 path.unlink(missing_ok=True)
+                alive = False
+            except OSError:  # it does not answer in time, or not to us: but something lives there
+                alive = True
             else:
+                alive = True
+            if alive:
                 raise Refused(
                     "FLX-6012",
                     f"Another fluxd already answers at {path}; stop it first, or start this one with another --home.",
@@ -55,6 +60,9 @@ def unix_socket(path: Path) -> socket.socket:
     before = os.umask(0o117)  # never open wider than 0660, not even for a moment
     try:
         door.bind(os.fspath(path))
+    except OSError:
+        door.close()
+        raise
     finally:
         os.umask(before)
     door.listen(128)
@@ -67,12 +75,17 @@ def tcp_socket(settings: Settings) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         door = socket.socket(family, socket.SOCK_STREAM)
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
-    except OSError as error:
+        try:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(address)
+        except OSError:
+            door.close()
+            raise
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+        why = error.strerror if isinstance(error, OSError) else error
         raise Unavailable(
             "FLX-6015",
-            f"The address {settings.listen} cannot be used ({error.strerror}); stop what holds it, or choose another "
+            f"The address {settings.listen} cannot be used ({why}); stop what holds it, or choose another "
             "with --listen (port 0 takes a free one).",
         ) from None
     door.listen(128)

@@ -10,8 +10,8 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -20,16 +20,21 @@ from fluxd.core.commands import Revived, Saves, Snapshot
 from fluxd.core.events import TriggerRun
 from fluxd.core.spec import dag_from_json
 from fluxd.dagfiles import Loaded
-from fluxd.errors import Unavailable
+from fluxd.errors import FluxError, Unavailable
 from fluxd.launch import Version, XComs
 from fluxd.observations import Seen, observe
 from fluxd.store import dags, jobs, lock, schema, turns
-from fluxd.store.database import Database
+from fluxd.store.database import GONE, Database, answering, connect, in_words
 from fluxd.store.queries import QUERIES
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
+ANSWER_S = 60.0
+# Of a server that answers: it is full, or two statements met. It says so to this statement; the next may pass.
+PASSING = (asyncpg.InsufficientResourcesError, asyncpg.TransactionRollbackError, asyncpg.PostgresSystemError)
 RUN_NAMES_KEPT = 4096
+
+T = TypeVar("T")
 
 
 class Keeper:
@@ -49,10 +54,13 @@ class Keeper:
         db = await Database.open(url, readers=settings.database.readers)
         try:
             # The lock first: a second daemon leaves before it touches anything.
-            await lock.acquire(db.writer, str(settings.home)) if await _has_schema(db) else None
+            locked = await _has_schema(db)
+            if locked:
+                await lock.acquire(db.writer, str(settings.home))
             steps = await schema.migrate(db.writer)
             if steps:
                 observe(Seen.SCHEMA_MIGRATED, steps=", ".join(steps))
+            if steps or not locked:  # also when another daemon made the schema while we waited to make it
                 await lock.acquire(db.writer, str(settings.home))
             keeper = cls(db, settings)
             keeper._job = await jobs.begin(db.writer, "daemon", socket.gethostname(), os.getpid(), {})
@@ -73,12 +81,14 @@ class Keeper:
             try:
                 if away_since is not None:
                     await self.db.renew_writer()
-                    await lock.acquire(self.db.writer, str(self._settings.home))
+                    async with answering(self.db.writer, ANSWER_S):
+                        await lock.acquire(self.db.writer, str(self._settings.home))
                 await turns.save(self.db.writer, saves)
                 break
-            except Unavailable as error:
+            except (Unavailable, *PASSING) as error:
                 away_since = away_since or time.monotonic()
-                observe(Seen.TURN_RETRIED, reason=error.message, seconds=delay_s)
+                reason = error.message if isinstance(error, Unavailable) else str(error)
+                observe(Seen.TURN_RETRIED, reason=reason, seconds=delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(RETRY_MAX_S, delay_s * 2)
         if away_since is not None:
@@ -93,13 +103,15 @@ class Keeper:
         return snapshot, [(row["run_number"], row["task_id"]) for row in rows]
 
     async def revive(self, run_number: int) -> Revived | None:
-        """A finished run, to run some of it again."""
-        row = await self.db.read.fetchrow(QUERIES["name_of_run"], run_number)
-        return None if row is None else await turns.revive(self.db.writer, row["dag_id"], row["run_id"])
+        """A finished run, to run some of it again. Raises Unavailable when the database is away."""
+        async with self._reader() as conn:
+            row = await conn.fetchrow(QUERIES["name_of_run"], run_number)
+            return None if row is None else await turns.revive(conn, row["dag_id"], row["run_id"])
 
     async def run_id_taken(self, event: TriggerRun) -> bool:
-        """Whether the database has a run of this name."""
-        return bool(await self.db.read.fetchval(QUERIES["run_id_taken"], event.dag_id, event.run_id))
+        """Whether the database has a run of this name. Raises Unavailable when the database is away."""
+        async with self._reader() as conn:
+            return bool(await conn.fetchval(QUERIES["run_id_taken"], event.dag_id, event.run_id))
 
     def changes(self, saves: Saves) -> dict[str, list[Any]]:
         """What a saved turn changed, for those who watch: names and states."""
@@ -120,49 +132,69 @@ class Keeper:
     # ------------------------------------------------------------------------------------------ the launcher's
 
     async def version(self, version_id: int) -> Version:
-        row = await self.db.read.fetchrow(QUERIES["version"], version_id)
+        row = await self._patiently(lambda conn: conn.fetchrow(QUERIES["version"], version_id))
         return Version(dag_from_json(row["spec"]), row["file"], row["bundle"])
 
     async def xcoms(self, tasks: list[tuple[int, str]]) -> XComs:
         """What these tasks handed on: (run number, task id) -> key -> value; a mapped task's are lists by index."""
         found: XComs = {}
         numbers, task_ids = [number for number, _ in tasks], [task_id for _, task_id in tasks]
-        for row in await self.db.read.fetch(QUERIES["xcoms_of_tasks"], numbers, task_ids):
+        rows = await self._patiently(lambda conn: conn.fetch(QUERIES["xcoms_of_tasks"], numbers, task_ids))
+        for row in rows:
             found.setdefault((row["run_number"], row["task_id"]), {})[row["key"]] = row["value"]
         return found
 
     async def source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
         """The source of a dag version: (file, {relative path: text}), or None when it is not stored."""
-        return await dags.bundle(self.db.read, bundle)
+        return await self._patiently(lambda conn: dags.bundle(conn, bundle))
 
     # ------------------------------------------------------------------------------------------ the dag files'
 
     async def loaded(self, file: str, message: dict[str, Any]) -> Loaded:
         """Keep what a file defines. Raises Refused FLX-5040 when another file has one of its dags."""
-        async with self.db.read.acquire() as conn:
-            stored = await dags.store_load(
-                conn,
-                file,
-                message["bundle"],
-                message["files"],
-                message["dags"],
-                message["seconds"],
-                paused=self._settings.daemon.paused_at_creation,
-            )
+        paused = self._settings.daemon.paused_at_creation
+        what = [message[name] for name in ("bundle", "files", "dags", "seconds")]
+        stored = await self._patiently(lambda conn: dags.store_load(conn, file, *what, paused=paused))
         specs = {spec["dag_id"]: spec for spec in message["dags"]}
         return Loaded([(specs[dag_id], version_id) for dag_id, version_id, _ in stored.dags], stored.gone)
 
     async def broken(self, file: str, error: dict[str, Any]) -> None:
-        async with self.db.read.acquire() as conn:
-            await dags.store_error(conn, file, error)
+        await self._patiently(lambda conn: dags.store_error(conn, file, error))
 
     async def gone(self, file: str) -> list[str]:
-        async with self.db.read.acquire() as conn:
-            return await dags.remove_file(conn, file)
+        return await self._patiently(lambda conn: dags.remove_file(conn, file))
 
     async def known(self) -> set[str]:
-        files = await dags.known_files(self.db.read)
+        files = await self._patiently(dags.known_files)
         return {name for name, file in files.items() if not file.removed}
+
+    # ------------------------------------------------------------------------------------------ for all of them
+
+    @contextlib.asynccontextmanager
+    async def _reader(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection for short work. Raises Unavailable when the database is away or does not answer in time."""
+        try:
+            conn = await self.db.read.acquire(timeout=ANSWER_S)
+        except (*GONE, *PASSING) as error:
+            raise in_words(error, self.db.url) from error
+        try:
+            async with answering(conn, ANSWER_S):
+                yield conn
+        finally:
+            await self.db.read.release(conn)
+
+    async def _patiently(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Do this, however long the database is away: it is work that nobody else would do again."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                async with self._reader() as conn:
+                    return await work(conn)
+            except (Unavailable, *PASSING) as error:
+                reason = error.message if isinstance(error, Unavailable) else str(error)
+                observe(Seen.DATABASE_AWAITED, reason=reason, seconds=delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(RETRY_MAX_S, delay_s * 2)
 
     # ------------------------------------------------------------------------------------------ the supervisor's
 
@@ -172,3 +204,22 @@ class Keeper:
 
 async def _has_schema(db: Database) -> bool:
     return bool(await db.writer.fetchval("SELECT to_regclass('holder') IS NOT NULL"))
+
+
+@contextlib.asynccontextmanager
+async def unused(url: str, home: str) -> AsyncIterator[bool]:
+    """Whether no daemon works on this database; while you are inside, none can begin to."""
+    try:
+        conn = await connect(url)
+    except FluxError:
+        yield True  # nothing answers
+        return
+    try:
+        await lock.acquire(conn, home)
+        free = True
+    except (FluxError, *GONE):
+        free = False
+    try:
+        yield free
+    finally:
+        conn.terminate()

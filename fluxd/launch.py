@@ -58,8 +58,9 @@ class Launcher:
 
     def note(self, saves: Saves) -> None:
         """Learn from a saved turn which tasks of live runs have XComs."""
-        for run_number, task_id, _ in saves.xcoms_dropped:
-            self._with_xcoms.get(run_number, set()).discard(task_id)
+        for run_number, task_id, map_index in saves.xcoms_dropped:
+            if map_index < 0:  # the others of a mapped task may have kept theirs
+                self._with_xcoms.get(run_number, set()).discard(task_id)
         for xcom in saves.xcoms:
             self._with_xcoms.setdefault(xcom.run_number, set()).add(xcom.task_id)
         for run in saves.runs:

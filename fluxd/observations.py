@@ -26,6 +26,7 @@ class Seen(Enum):
     DAG_FILE_REMOVED = (logging.INFO, "dag file {file} is gone: {dags} take no new runs")
     TURN_RETRIED = (logging.WARNING, "saving failed ({reason}); trying again in {seconds:.1f} s, running tasks go on")
     TURN_SAVED_AGAIN = (logging.WARNING, "the database answers again after {seconds:.1f} s")
+    DATABASE_AWAITED = (logging.WARNING, "the database is away ({reason}); asking again in {seconds:.1f} s")
     SENSOR_SLOW = (logging.WARNING, "sensor {sensor} of {what} did not answer within {seconds:.0f} s")
     COROUTINE_RESTARTED = (logging.ERROR, "the coroutine {name} ended with {reason}; started again in {seconds:.0f} s")
     LOOP_BLOCKED = (logging.WARNING, "the event loop did not answer for {seconds:.2f} s; it was at {where}")

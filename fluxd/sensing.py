@@ -5,12 +5,12 @@ A wait holds no process and no slot. Only sensor classes that ship with Flux are
 """
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
-
-import orjson
 
 from fluxd import sensors
 from fluxd.core.commands import BeginWait
@@ -40,6 +40,7 @@ class Probe:
     backoff: bool
     waiters: dict[int, Waiter] = field(default_factory=dict)
     errors: int = 0
+    joined: asyncio.Event = field(default_factory=asyncio.Event)  # somebody new wants an answer of their own
 
 
 class Sensing:
@@ -49,8 +50,8 @@ class Sensing:
         self._post = post
         self._timeout_s = poke_timeout_s
         self._slots = asyncio.Semaphore(pokes_at_once)
-        self._probes: dict[bytes, Probe] = {}
-        self._probe_of: dict[int, bytes] = {}
+        self._probes: dict[str, Probe] = {}
+        self._probe_of: dict[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -61,24 +62,34 @@ class Sensing:
         """Wait for this too. Beginning a wait that is under way changes nothing."""
         if act.fence in self._probe_of:
             return
+        try:
+            self._begin(act)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # A request as no child of ours writes it: its task fails, nobody else is hurt.
+            reason = f"FLX-3045: the request of the sensor cannot be read ({type(error).__name__}: {error})"
+            self._post(WaitEnded(act.fence, "failed", datetime.now(UTC), (), reason))
+
+    def _begin(self, act: BeginWait) -> None:
         request = act.request
         interval_s = float(request.get("poke_interval") or 30.0)
+        backoff = bool(request.get("exponential_backoff"))
         waiter = Waiter(
             act.fence,
             f"{act.run.dag_id}/{act.run.run_id}/{act.instance.task_id}",
             act.until,
             bool(request.get("soft_fail")),
         )
-        key = orjson.dumps([request["sensor"], request["args"], interval_s], option=orjson.OPT_SORT_KEYS)
+        key = json.dumps([request["sensor"], request["args"], interval_s, backoff], sort_keys=True)
         self._probe_of[act.fence] = key
         if probe := self._probes.get(key):
             probe.waiters[act.fence] = waiter
+            probe.joined.set()
             return
         probe = Probe(
             request["sensor"],
             request["args"],
             interval_s,
-            bool(request.get("exponential_backoff")),
+            backoff,
             {act.fence: waiter},
         )
         self._probes[key] = probe
@@ -97,7 +108,7 @@ class Sensing:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _poll(self, key: bytes, probe: Probe) -> None:
+    async def _poll(self, key: str, probe: Probe) -> None:
         """Look, and look again, until nobody waits."""
         interval_s = probe.interval_s
         try:
@@ -107,15 +118,17 @@ class Sensing:
             self._probes.pop(key, None)
             return
         while probe.waiters:
-            started = len(probe.waiters)
+            probe.joined.clear()
             await self._look(sensor, probe)
             self._end_overdue(probe)
             if not probe.waiters:
                 break
-            if len(probe.waiters) > started:
-                continue  # somebody joined while we looked: they want an answer of their own
-            await asyncio.sleep(self._pause_s(probe, interval_s))
-            if probe.backoff:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s(probe, interval_s)):
+                    await probe.joined.wait()
+            if probe.joined.is_set():
+                interval_s = probe.interval_s
+            elif probe.backoff:
                 interval_s = min(INTERVAL_MAX_S, interval_s * 2)
         self._probes.pop(key, None)
 
@@ -162,7 +175,7 @@ class Sensing:
     def _end_overdue(self, probe: Probe) -> None:
         now = datetime.now(UTC)
         for fence, waiter in list(probe.waiters.items()):
-            if waiter.until is not None and now >= waiter.until - timedelta(milliseconds=5):
+            if waiter.until is not None and now >= waiter.until:  # not a moment earlier: else it would be tried again
                 state = "skipped" if waiter.soft_fail else "failed"
                 self._over(
                     probe, fence, state, error="FLX-3040: what it waited for did not come before the sensor's timeout"

@@ -16,18 +16,22 @@ BLOCKED_S = 1.0
 RESTART_DELAY_MAX_S = 30.0
 
 
-async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` for ever; when it fails, say so and start it again, a little later each time."""
-    delay_s = 1.0
+async def keep_running(name: str, work: Callable[[], Awaitable[None]], first_delay_s: float = 1.0) -> None:
+    """Run `work` for ever; when it ends, say so and start it again, a little later each time."""
+    delay_s = first_delay_s
     while True:
         started = time.monotonic()
         try:
             await work()
-            return
+            reason = "no error"
         except Exception as error:
-            if time.monotonic() - started > RESTART_DELAY_MAX_S:
-                delay_s = 1.0
-            observe(Seen.COROUTINE_RESTARTED, name=name, reason=f"{type(error).__name__}: {error}", seconds=delay_s)
+            cause: BaseException = error
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
+            reason = f"{type(cause).__name__}: {cause}"
+        if time.monotonic() - started > RESTART_DELAY_MAX_S:
+            delay_s = first_delay_s
+        observe(Seen.COROUTINE_RESTARTED, name=name, reason=reason, seconds=delay_s)
         await asyncio.sleep(delay_s)
         delay_s = min(RESTART_DELAY_MAX_S, delay_s * 2)
 
@@ -42,8 +46,9 @@ async def beat(interval_s: float, save_beats: Callable[[], Awaitable[None]]) -> 
 class LoopWatch:
     """A thread that notices when the event loop stands still, and says where."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, blocked_s: float = BLOCKED_S) -> None:
         self._loop = loop
+        self._blocked_s = blocked_s
         self._loop_thread = threading.get_ident()
         self._answered = threading.Event()
         self._stopped = threading.Event()
@@ -56,18 +61,20 @@ class LoopWatch:
         self._stopped.set()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(BLOCKED_S):
+        while not self._stopped.wait(self._blocked_s):
             self._answered.clear()
             try:
                 self._loop.call_soon_threadsafe(self._answered.set)
             except RuntimeError:
                 return  # the loop is closed
             asked = time.monotonic()
-            if self._answered.wait(BLOCKED_S):
+            if self._answered.wait(self._blocked_s):
                 continue
             frame = sys._current_frames().get(self._loop_thread)
             where = " < ".join(
                 f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno}" for f in reversed(traceback.extract_stack(frame)[-4:])
             )
-            self._answered.wait()
+            while not self._answered.wait(self._blocked_s):
+                if self._stopped.is_set():
+                    return  # a loop that was closed never answers
             observe(Seen.LOOP_BLOCKED, seconds=time.monotonic() - asked, where=where)

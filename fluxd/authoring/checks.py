@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
+from fluxd.core.timetable import check_time
 from fluxd.errors import Invalid
 
 T = TypeVar("T")
@@ -155,12 +156,8 @@ def moment(value: Any, tz: dt.tzinfo, what: str) -> dt.datetime | None:
         raise Invalid("FLX-1006", f"{what} {value!r} is not a date: give a datetime or text like '2026-01-31T06:00'.")
     if found.tzinfo is None:
         found = found.replace(tzinfo=tz)
-    try:
-        return found.astimezone(dt.UTC)
-    except OverflowError:
-        raise Invalid(
-            "FLX-1006", f"{what} {value!r} lies before or after all time: give a later or earlier one."
-        ) from None
+    check_time(found, what)
+    return found.astimezone(dt.UTC)
 
 
 def utc_text(moment: dt.datetime) -> str:

@@ -12,7 +12,7 @@ from fluxd.core.live import Dag, LiveRun, Node
 from fluxd.core.memory import Memory
 from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, Intent, Run, RunState, State
 from fluxd.core.progress import end_run
-from fluxd.core.timetable import NO_TIMETABLE
+from fluxd.core.timetable import NO_TIMETABLE, check_time
 from fluxd.errors import Invalid, NotFound, Refused
 
 RUN_ID = re.compile(r"[A-Za-z0-9_:+@~][A-Za-z0-9_.:+@~-]{0,199}")
@@ -32,6 +32,8 @@ def trigger(memory: Memory, event: TriggerRun, now: datetime) -> None:
     _check_run_id(event.run_id)
     if event.taken or (dag.dag_id, run_id) in memory.run_ids:
         raise Refused("FLX-4203", f"Dag {dag.dag_id!r} has a run {run_id!r} already: choose another run id.")
+    if event.logical_date is not None:
+        check_time(event.logical_date, "The logical date")
     start, end = dag.timetable.covered_by_manual(event.logical_date, now)
     live = add_new_run(
         memory,

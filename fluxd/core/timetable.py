@@ -98,9 +98,20 @@ def make_timetable(spec: DagSpec) -> Timetable:
     return _timetable(spec.schedule, spec.timezone, spec.dst, _utc(spec.start_date), _utc(spec.end_date))
 
 
+EARLIEST_YEAR, LATEST_YEAR = 1900, 2199
+
+
 def validate_schedule(schedule: Schedule, timezone: str = "UTC", dst: str = "shift") -> None:
     """Refuse a schedule that cannot work, in one sentence: Invalid FLX-1040..1044."""
     _timetable(schedule, timezone, dst, None, None)
+
+
+def check_time(at: datetime, what: str) -> None:
+    """Refuse a time that no calendar arithmetic can be done around: Invalid FLX-1046. `what` names it."""
+    if not EARLIEST_YEAR <= at.year <= LATEST_YEAR:
+        raise Invalid(
+            "FLX-1046", f"{what} is {at.isoformat()}: it must lie in the years {EARLIEST_YEAR} to {LATEST_YEAR}."
+        )
 
 
 def zone_of(timezone: str) -> ZoneInfo:
@@ -203,6 +214,7 @@ def next_runs(
 ) -> list[dict[str, Any]]:
     """The next `count` runs that are due at `after` or later, as `dags next` shows them (times RFC 3339 in UTC)."""
     timetable = _timetable(schedule, timezone, dst, _utc(start_date), _utc(end_date))
+    check_time(after, "The time to look from")
     after = after.astimezone(UTC)
     if schedule.kind == "once":
         due: datetime | None = max(after, timetable.start) if timetable.start else after

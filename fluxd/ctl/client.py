@@ -56,7 +56,7 @@ class Client:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def get(self, where: str, timeout_s: float = 0) -> Answer:
+    def get(self, where: str, timeout_s: float = TIMEOUT_S) -> Answer:
         """GET. Raises FluxError as the daemon said it, or Unavailable FLX-800x where it said nothing."""
         return self._ask("GET", where, None, timeout_s)
 
@@ -100,17 +100,17 @@ class Client:
 
         return headers, pieces()
 
-    def _ask(self, method: str, where: str, body: dict[str, Any] | None, timeout_s: float = 0) -> Answer:
-        connection = self._connect(TIMEOUT_S + timeout_s)
+    def _ask(self, method: str, where: str, body: dict[str, Any] | None, timeout_s: float = TIMEOUT_S) -> Answer:
+        connection = self._connect(timeout_s)
         try:
             data = None
             if body is not None:
                 data = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
-            response = self._send(connection, method, where, data, TIMEOUT_S + timeout_s)
+            response = self._send(connection, method, where, data, timeout_s)
             raw = response.read()
             return Answer(raw, {name.lower(): value for name, value in response.getheaders()})
         except TimeoutError:
-            raise _late(TIMEOUT_S + timeout_s) from None
+            raise _late(timeout_s) from None
         except (http.client.HTTPException, OSError):
             raise _broken_off() from None
         finally:
@@ -163,6 +163,10 @@ def no_daemon(path: Path, error: OSError) -> Unavailable:
                 "FLX-8001",
                 f"No fluxd is running here: there is no {path}; start one with 'fluxd --home {home}', or name another "
                 "home with --home.",
+            )
+        case ConnectionRefusedError() if not path.is_socket():
+            return Unavailable(
+                "FLX-8004", f"{path} is not a socket, so no fluxd answers there; name the right one with --socket."
             )
         case ConnectionRefusedError():
             return Unavailable(

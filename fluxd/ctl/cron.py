@@ -8,7 +8,7 @@ import click
 from fluxd.core.cron import read_cron
 from fluxd.core.cronwords import cron_in_words
 from fluxd.core.spec import Schedule
-from fluxd.core.timetable import DST_RULES, next_runs, zone_of
+from fluxd.core.timetable import DST_RULES, check_time, next_runs, zone_of
 from fluxd.ctl import show
 from fluxd.ctl.dags import upcoming_table
 from fluxd.ctl.verbs import Noun, Session
@@ -54,4 +54,5 @@ def _time(text: str, tz: str) -> datetime:
         raise Invalid(
             "FLX-8015", f"--from {text!r} is not a time; write it like 2026-01-31 or 2026-01-31T06:00:00Z."
         ) from None
+    check_time(at, "--from")
     return (at if at.tzinfo else at.replace(tzinfo=zone_of(tz))).astimezone(UTC)

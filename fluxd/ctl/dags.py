@@ -12,6 +12,7 @@ from fluxd.ctl.printing import machine, run_facts, run_with_tasks, why_failed
 from fluxd.ctl.verbs import Noun, Session
 from fluxd.ctl.waiting import wait_for_run
 from fluxd.errors import Invalid, Refused
+from fluxd.nesting import DEPTH_MAX, too_deep
 
 
 @click.group(cls=Noun, later={"test": ("fluxd.ctl.local:test_dag", "Run a whole dag here, without a daemon.")})
@@ -128,12 +129,17 @@ def read_conf(text: str | None) -> dict[str, Any] | None:
     """The value of --conf. Raises Invalid FLX-8010."""
     if text is None:
         return None
+    deep = Invalid("FLX-8010", f"--conf is nested too deep: {DEPTH_MAX} levels are allowed.")
     try:
         conf = json.loads(text)
     except ValueError as error:
         raise Invalid(
             "FLX-8010", f'--conf is not JSON ({error}); write it like --conf \'{{"key": "value"}}\'.'
         ) from None
+    except RecursionError:
+        raise deep from None
+    if too_deep(conf):
+        raise deep
     if not isinstance(conf, dict):
         raise Invalid("FLX-8010", f'--conf must be a JSON object like \'{{"key": "value"}}\', not {text[:60]!r}.')
     return conf
@@ -174,9 +180,18 @@ def trigger(
 
 
 def _set_paused(session: Session, dag_ids: tuple[str, ...], verb: str) -> None:
+    if len(dag_ids) > 1:
+        for dag_id in dag_ids:  # a name that is wrong is found before anything is changed
+            session.client.get(address("dags", dag_id))
+    answers = []
     for dag_id in dag_ids:
-        answer = session.client.post(address("dags", dag_id, verb))
-        machine(answer) if session.json else show.out(f"{dag_id} is {'paused' if verb == 'pause' else 'active'}.")
+        answers.append(session.client.post(address("dags", dag_id, verb)))
+        if not session.json:
+            show.out(f"{dag_id} is {'paused' if verb == 'pause' else 'active'}.")
+    if session.json and len(answers) == 1:
+        machine(answers[0])
+    elif session.json:
+        show.out(json.dumps({"dags": [answer.body for answer in answers]}, ensure_ascii=False))
 
 
 @dags.command()

@@ -6,13 +6,15 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
 
 from fluxd.ctl.client import Client, address
 from fluxd.ctl.verbs import Session, Verb
-from fluxd.errors import Invalid, NotFound
+from fluxd.ctl.waiting import patiently
+from fluxd.errors import Invalid, NotFound, Unavailable
 
 LOOK_S = 0.25
 ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "cancelled", "removed"})
@@ -68,8 +70,11 @@ def logs(
     else:
         tries = iter((number,))
     for number in tries:
-        path = address(*task, "tries", number, "log", map_index=map_index, follow=follow or None)
-        headers, pieces = client.stream(path)
+        path = (*task, "tries", number, "log")
+        if follow:
+            pieces = _followed(client, path, map_index)
+        else:
+            headers, pieces = client.stream(address(*path, map_index=map_index))
         if session.json:
             _as_json(headers, pieces, number)
         else:
@@ -79,8 +84,8 @@ def logs(
 def _last_try(client: Client, where: str, task_id: str, follow: bool) -> int:
     """The number of the newest try; whoever follows waits for the first one."""
     said = False
+    shown = client.get(where).body
     while True:
-        shown = client.get(where).body
         if shown["try_number"]:
             return int(shown["try_number"])
         if not follow or shown["state"] in ENDED:
@@ -90,13 +95,14 @@ def _last_try(client: Client, where: str, task_id: str, follow: bool) -> int:
             sys.stderr.write(f"{task_id} has not begun yet; waiting for it …\n")
             said = True
         time.sleep(LOOK_S)
+        shown = patiently(lambda: client.get(where)).body
 
 
 def _tries(client: Client, where: str, number: int) -> Iterator[int]:
     """This try and those that come after it, until the task has ended."""
     yield number
     while True:
-        shown: dict[str, Any] = client.get(where).body
+        shown: dict[str, Any] = patiently(lambda: client.get(where)).body
         if shown["try_number"] > number:
             number += 1
             sys.stderr.write(f"--- try {number} ---\n")
@@ -104,6 +110,27 @@ def _tries(client: Client, where: str, number: int) -> Iterator[int]:
         elif shown["state"] in ENDED:
             return
         else:
+            time.sleep(LOOK_S)
+
+
+def _followed(client: Client, path: tuple[str | int, ...], map_index: int) -> Iterator[bytes]:
+    """The log of a try as it grows, until the try has ended; a daemon that goes away is asked again where it stopped.
+
+    A stopping daemon ends the answer like the end of a try, so only one that began after that end is the last.
+    """
+    offset, over = 0, False
+    while not over:
+        where = address(*path, map_index=map_index, follow=True, offset=offset)
+        headers, pieces = patiently(partial(client.stream, where))
+        before = offset
+        try:
+            for data in pieces:
+                offset += len(data)
+                yield data
+            over = headers.get("x-flux-ended") == "true"
+        except Unavailable:
+            over = False  # it broke off in the middle
+        if not over and offset == before:
             time.sleep(LOOK_S)
 
 

@@ -35,7 +35,7 @@ def list_runs(
 
     Example: fluxctl runs list sales --state failed,running
     """
-    where = ("dags", dag_id, "runs") if dag_id else ("runs",)
+    where = ("dags", dag_id, "runs") if dag_id is not None else ("runs",)
     found = session.client.pages("runs", limit, *where, state=state, since=since, until=until)
     if session.json:
         show.out(json.dumps({"runs": found}, ensure_ascii=False))
@@ -56,10 +56,19 @@ def show_run(session: Session, dag_id: str, run_id: str) -> None:
     machine(answer) if session.json else run_with_tasks(answer.body)
 
 
+def _not_negative(_: click.Context, __: click.Parameter, seconds: float | None) -> float | None:
+    """click's own range lets NaN through, with which waiting would never end."""
+    if seconds is not None and not seconds >= 0:
+        raise click.BadParameter("it is a number of seconds, 0 or more.")
+    return seconds
+
+
 @runs.command()
 @click.argument("dag_id")
 @click.argument("run_id")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long (exit code 1).")
+@click.option(
+    "--timeout", type=float, callback=_not_negative, metavar="SECONDS", help="Give up after so long (exit code 1)."
+)
 @click.pass_obj
 def wait(session: Session, dag_id: str, run_id: str, timeout: float | None) -> int:
     """Until the run has ended; exit code 1 where it did not succeed.

@@ -55,6 +55,11 @@ class Verb(click.Command):
         ]
 
     def invoke(self, ctx: click.Context) -> Any:
+        for param in self.params:
+            # A shell gives '' for a variable that is not set; as part of an address it would name something else.
+            value = ctx.params.get(param.name or "")
+            if isinstance(param, click.Argument) and (value == "" or (isinstance(value, tuple) and "" in value)):
+                raise click.UsageError(f"{param.human_readable_name} is empty; give it a value.", ctx)
         session = ctx.ensure_object(Session)
         session.json = ctx.params.pop("as_json") or session.json
         note_place(session, ctx.params.pop("home"), ctx.params.pop("socket"))

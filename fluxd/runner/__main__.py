@@ -90,16 +90,15 @@ def main() -> int:
     os.close(stdin)
     processes.become_subreaper()
     os.chdir(work)
-    left = leftovers.settle(folder, home, processes.boot_id())
     runner = Runner(
         folder,
         locked,
-        listen(folder),
         hosts_max=options.hosts_max,
         host_idle_s=options.host_idle,
         linger_s=options.linger,
     )
-    runner.results.recall(left.ended, left.lost)
+    leftovers.settle(folder, home, runner.boot_id, runner.records, runner.results)
+    runner.listen(listen(folder))
     open_streams()
     say(options.ready_fd, "ready")
     gc.collect()

@@ -73,10 +73,8 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def detach() -> None:
-    """Leave the parent: own session, nothing of its signal handling and of the exit handlers of its imports."""
+    """Leave the parent: own session, and none of the exit handlers of its imports."""
     os.setsid()
-    _signal.set_wakeup_fd(-1)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     if atexit._ncallbacks():
         # Registered while importing: those belong to the process that imported, not to each of its forks.
         atexit._clear()

@@ -1,7 +1,7 @@
 """A dag host: imports one dag file version once, tells what it found, and forks an attempt for each order.
 
-It talks to the runner alone. When the runner is gone (end of file), it ends its attempts, leaves their records to the
-next runner, and goes.
+It talks to the runner alone. When the runner is gone (end of file), it ends its attempts and goes; what they told
+stands in their records for the next runner.
 """
 
 import contextlib
@@ -14,31 +14,28 @@ import socket
 import time
 import traceback
 from functools import partial
-from types import FrameType
 from typing import Any, NoReturn
 
 from fluxd.authoring import execution, template
 from fluxd.runner import child, loading
-from fluxd.runner.attempts import Attempts
+from fluxd.runner import spare as spares
+from fluxd.runner.attempts import DEFAULT_GRACE_S
+from fluxd.runner.forking import fork
 from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
-from fluxd.runner.processes import HOST_NAME, set_name
-from fluxd.runner.protocol import FrameReader, Message, encode
-from fluxd.runner.records import Record
+from fluxd.runner.processes import HOST_NAME, set_name, signal_group
+from fluxd.runner.protocol import FrameReader, Message, encode, frame
+from fluxd.runner.records import Record, open_record
 from fluxd.runner.spare import Spare
 
 READ_SIZE = 256 * 1024
 SPARE_BELOW = 2  # attempts that run at once
-WARM_AFTER_MS = 200
+WARM_AFTER_S = 0.2
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
 THREADS = (
     "Importing the file leaves {count} thread(s) running, so each attempt imports it anew in a fresh process, which is "
     "slower; start threads inside a task."
 )
-
-
-def _noted(signum: int, frame: FrameType | None) -> None:
-    """The wake-up descriptor says it all."""
 
 
 class Loaded:
@@ -80,8 +77,8 @@ class Loaded:
         return outcome
 
 
-def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> NoReturn:
-    """The life of a host: `order` is a `load` or a `source` message. Leaves by os._exit."""
+def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoReturn:
+    """The life of a host: `order` is a `load` or a `source` message, `log` the runner's. Leaves by os._exit."""
     status = 1
     try:
         # stdin, stdout and stderr are set by the runner: /dev/null and a pipe that it reads while we import.
@@ -89,11 +86,12 @@ def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> 
         set_name(HOST_NAME)
         loaded = Loaded(order)
         child.flush_streams()
-        os.dup2(0, 1)
-        os.dup2(0, 2)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
         sock.sendall(encode(_report(loaded, order)))
         if loaded.error is None and not loaded.threads:
-            _Host(sock, loaded, folder, boot_id).serve()
+            _Host(sock, loaded, folder).serve()
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -104,21 +102,16 @@ def run_host(sock: socket.socket, order: Message, folder: str, boot_id: str) -> 
 def run_afresh(order: Message, source: Message, record: Record) -> NoReturn:
     """An attempt in a process of its own that imports the file anew (its import leaves threads behind)."""
 
-    child.detach()
-
     def perform(order: Message, record: Record) -> dict[str, Any]:
         loaded = Loaded(source)
         if loaded.error is not None:
-            return import_failed(order, loaded.error)
+            write_log(order["log"], loaded.error["traceback"])
+            why = f"Its dag file could not be imported: {loaded.error['message']}"
+            return failed("FLX-7018", "ImportFailed", why)
         return loaded.perform(order, record)
 
+    child.detach()
     child.attempt(order, record, perform)
-
-
-def import_failed(order: Message, error: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of an attempt whose file cannot be imported any more; the traceback goes to its log."""
-    write_log(order["log"], f"{error.get('traceback', '')}\nflux: {error['code']}: {error['message']}")
-    return failed("FLX-7018", "ImportFailed", f"Its dag file could not be imported: {error['message']}")
 
 
 def _report(loaded: Loaded, order: Message) -> Message:
@@ -132,63 +125,154 @@ def _report(loaded: Loaded, order: Message) -> Message:
 
 
 class _Host:
-    """The loop after the import: orders in, attempts forked, ends told."""
+    """The loop after the import: orders in, attempts forked, ends told.
 
-    def __init__(self, sock: socket.socket, loaded: Loaded, folder: str, boot_id: str) -> None:
+    It does as little as it can: after each fork, whatever it touches has to be copied. So it knows attempts only as
+    fence and pid, hands orders to the child unread, and has no signal handlers that the child would have to undo.
+    """
+
+    def __init__(self, sock: socket.socket, loaded: Loaded, folder: str) -> None:
         self._sock = sock
         self._frames = FrameReader()
         self._loaded = loaded
+        self._folder = folder
         self._out: list[bytes] = []
-        self._attempts = Attempts(folder, boot_id, self._tell)
-        self._orphaned = False
+        self._poll = select.epoll()
+        self._poll.register(sock, select.EPOLLIN)
+        self._pids: dict[int, int] = {}  # fence -> pid
+        self._ends: dict[int, int] = {}  # pidfd -> fence
         self._is_warm = False
         self._spare: Spare | None = None
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._kill_at: float | None = None  # when the runner is gone
 
     def serve(self) -> None:
         """Until the runner lets go of us."""
-        signal.signal(signal.SIGCHLD, _noted)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
-        while not (self._orphaned and not self._attempts.by_pid):
-            deadline = self._attempts.next_deadline()
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
-            ready = poll.poll(timeout if self._is_warm else WARM_AFTER_MS)
-            if not ready:
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # whatever the import made of them
+        signal.set_wakeup_fd(-1)
+        reader = self._sock.fileno()
+        while self._kill_at is None or self._pids:
+            ready = self._poll.poll(self._timeout())
+            if not self._is_warm and not ready:
                 self._warm()  # nobody is in a hurry, and we were not dropped at once
             for fd, _ in ready:
-                if fd == self._wake_read:
-                    os.read(self._wake_read, 4096)
-                elif not self._read():
-                    poll.unregister(self._sock)
-                    self._orphaned = True
-                    self._attempts.kill_all("runner died")
-                    self._let_spare_go()
-            self._attempts.reap(self._stranger)
-            self._attempts.enforce()
+                if fd == reader:
+                    self._read()
+                else:
+                    self._reap(fd)
+            if self._kill_at is not None and time.monotonic() > self._kill_at:
+                self._signal_all(signal.SIGKILL)
             self._flush()
             self._make_spare()
-        self._attempts.close()
 
-    def _read(self) -> bool:
-        """Handle what the runner sent; False at the end of file."""
+    def _timeout(self) -> float | None:
+        if self._kill_at is not None:
+            return 0.1
+        return None if self._is_warm else WARM_AFTER_S
+
+    def _read(self) -> None:
+        """Handle what the runner sent; at the end of file it is gone, and our attempts end with it."""
         try:
             data = self._sock.recv(READ_SIZE)
         except ConnectionError:
-            return False
+            data = b""
         for payload in self._frames.feed(data):
-            order = json.loads(payload)
-            if order["type"] == "start":
-                self._warm()
-                self._start(order)
-            elif order["type"] == "ack":
-                for fence in order["fences"]:
-                    self._attempts.acknowledged(fence)
-            else:
-                self._attempts.kill(order["fence"], order["reason"], order.get("grace_s"))
-        return bool(data)
+            fence, argument = payload.partition(b"\n")[0][1:].split()
+            if payload[:1] == b"S":
+                self._start(int(fence), payload)
+            elif int(fence) in self._pids:
+                signal_group(self._pids[int(fence)], int(argument))
+        if not data:
+            self._poll.unregister(self._sock)
+            self._kill_at = time.monotonic() + DEFAULT_GRACE_S
+            self._signal_all(signal.SIGTERM)
+
+    def _start(self, fence: int, payload: bytes) -> None:
+        """Have a child run this order: the one that waits, or a new one."""
+        self._warm()
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.send(payload):
+            pid, end = spare.pid, spare.end
+        else:
+            try:
+                pid = fork()
+            except OSError as error:
+                self._out.append(encode({"type": "not_began", "fence": fence, "why": str(error)}))
+                return
+            if pid == 0:
+                self._become(payload)
+            end = self._watch(pid)
+        self._pids[fence] = pid
+        self._ends[end] = fence
+        self._out.append(frame(b'{"type":"began","fence":%d,"pid":%d,"at":%.6f}' % (fence, pid, time.time())))
+
+    def _watch(self, pid: int) -> int:
+        """A descriptor that is readable when this child has ended."""
+        end = os.pidfd_open(pid)
+        self._poll.register(end, select.EPOLLIN)
+        return end
+
+    def _become(self, payload: bytes) -> NoReturn:
+        """In the child: run the order."""
+        try:
+            self._let_go()
+            child.detach()
+            self._perform(payload)
+        finally:
+            os._exit(70)
+
+    def _perform(self, payload: bytes) -> NoReturn:
+        head, _, order = payload.partition(b"\n")
+        record = head.split()[1].decode()
+        child.attempt(json.loads(order), open_record(self._folder, record), self._loaded.perform)
+
+    def _make_spare(self) -> None:
+        """For the next order, unless so much runs at once that all wait for the processors anyway."""
+        if self._spare is None and self._is_warm and self._kill_at is None and len(self._pids) < SPARE_BELOW:
+            with contextlib.suppress(OSError):
+                pid, write_end = spares.make(self._let_go, self._rehearse, self._perform)
+                self._spare = Spare(pid, self._watch(pid), write_end)
+
+    def _rehearse(self) -> None:
+        child.detach()
+        child.rehearse(self._loaded.dags.values())
+
+    def _let_go(self) -> None:
+        """In a child: the descriptors of the host are not for it."""
+        self._sock.close()
+        self._poll.close()
+        if self._spare is not None:
+            self._spare.close()
+
+    def _reap(self, end: int) -> None:
+        """A child is a zombie: end what is left of its group, whose number it still holds, let it go, and tell."""
+        now = time.time()
+        fence = self._ends.pop(end, None)
+        self._poll.unregister(end)  # closing is not enough while a forked child has a copy
+        os.close(end)
+        if fence is None:
+            self._bury_spare()
+            return
+        pid = self._pids.pop(fence)
+        signal_group(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+        exited = os.WIFEXITED(status)
+        self._out.append(
+            frame(
+                b'{"type":"done","fence":%d,"exited":%d,"status":%d,"usage":[%.6f,%.6f,%d],"at":%.6f}'
+                % (
+                    *(fence, exited, os.WEXITSTATUS(status) if exited else os.WTERMSIG(status)),
+                    *(usage.ru_utime, usage.ru_stime, usage.ru_maxrss, now),
+                )
+            )
+        )
+
+    def _bury_spare(self) -> None:
+        """The child that waited died before there was an order for it."""
+        if self._spare is not None:
+            self._spare.close()
+            os.waitpid(self._spare.pid, 0)
+            self._spare = None
 
     def _warm(self) -> None:
         """Before the first fork: what every attempt would do for itself else."""
@@ -198,49 +282,12 @@ class _Host:
             gc.collect()
             gc.freeze()
 
-    def _start(self, order: Message) -> None:
-        spare, self._spare = self._spare, None
-        if spare is None or not self._attempts.hand_over(order, spare):
-            self._attempts.fork(order, self._body, self._close)
-
-    def _body(self, order: Message, record: Record) -> NoReturn:
-        child.detach()
-        child.attempt(order, record, self._loaded.perform)
-
-    def _make_spare(self) -> None:
-        """For the next order, unless so much runs at once that all wait for the processors anyway."""
-        if self._spare is None and self._is_warm and not self._orphaned and len(self._attempts.by_pid) < SPARE_BELOW:
-            self._spare = self._attempts.make_spare(self._rehearse, self._waiting_body, self._close)
-
-    def _let_spare_go(self) -> None:
-        if self._spare is not None:
-            self._attempts.drop_spare(self._spare)
-            self._spare = None
-
-    def _rehearse(self) -> None:
-        child.detach()
-        child.rehearse(self._loaded.dags.values())
-
-    def _waiting_body(self, order: Message, record: Record) -> NoReturn:
-        child.attempt(order, record, self._loaded.perform)
-
-    def _stranger(self, pid: int) -> None:
-        """A spare that died before it was needed, or a process that the import started."""
-        if self._spare is not None and self._spare.pid == pid:
-            self._let_spare_go()
-
-    def _close(self) -> None:
-        if self._spare is not None:
-            self._spare.close()
-        self._sock.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _tell(self, message: Message) -> None:
-        self._out.append(encode(message))
+    def _signal_all(self, number: int) -> None:
+        for pid in self._pids.values():
+            signal_group(pid, number)
 
     def _flush(self) -> None:
-        if self._out and not self._orphaned:
+        if self._out and self._kill_at is None:
             with contextlib.suppress(ConnectionError):  # the end of file is read next
                 self._sock.sendall(b"".join(self._out))
         self._out.clear()

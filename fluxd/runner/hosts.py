@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from fluxd.runner.attempts import Attempt, Attempts
 from fluxd.runner.channel import Channel
 from fluxd.runner.forking import fork
 from fluxd.runner.host import PRINTS, run_host
 from fluxd.runner.outcomes import signal_name
 from fluxd.runner.protocol import Message, frame, to_json
+from fluxd.runner.records import Records
 
 IMPORTS_AT_ONCE = 4
 PRINT_LIMIT = 1024 * 1024
@@ -24,7 +26,7 @@ KILL_AFTER_S = 1.0  # beyond the time limit, which the host itself enforces firs
 
 
 class Host:
-    """One host process. `orders` are its live attempts (fence -> start order), sent or waiting for the import."""
+    """One host process, as the runner sees it."""
 
     def __init__(self, pid: int, import_order: Message, prints: int) -> None:
         self.pid = pid
@@ -34,7 +36,7 @@ class Host:
         self.ready = False
         self.told = False  # whether the outcome of its import went out
         self.why_killed: tuple[str, str] | None = None
-        self.orders: dict[int, Message] = {}
+        self.attempts: dict[int, Attempt] = {}  # live ones, sent or waiting for the import
         self.deadline = time.monotonic() + import_order.get("timeout_s", 30.0) + KILL_AFTER_S
         self.used_at = time.monotonic()
         self.prints = prints  # the pipe that its stdout and stderr are while it imports
@@ -46,13 +48,9 @@ class Owner(Protocol):
     """Whom the hosts serve: the runner."""
 
     folder: str
-    boot_id: str
 
     def reply(self, payload: bytes) -> None:
         """Send this to the daemon, if there is one."""
-
-    def told(self, host: Host, message: Message, payload: bytes) -> None:
-        """A host says `started` or `ended`."""
 
     def import_failed(self, host: Host, error: Message) -> None:
         """The host of waiting orders cannot be: its file does not import any more."""
@@ -72,6 +70,8 @@ class Hosts:
         selector: selectors.BaseSelector,
         dirty: set[Channel],
         owner: "Owner",
+        attempts: Attempts,
+        records: Records,
         *,
         hosts_max: int,
         idle_s: float,
@@ -80,6 +80,8 @@ class Hosts:
         self._selector = selector
         self._dirty = dirty
         self._owner = owner
+        self._attempts = attempts
+        self._records = records
         self._max = hosts_max
         self._idle_s = idle_s
         self._in_child = in_child
@@ -122,10 +124,12 @@ class Hosts:
                 ours.close()
                 os.close(prints)
                 self._in_child()
+                self._records.forget()
+                log = os.dup(2)
                 os.dup2(print_end, 1)
                 os.dup2(print_end, 2)
                 os.close(print_end)
-                run_host(theirs, order, self._owner.folder, self._owner.boot_id)
+                run_host(theirs, order, self._owner.folder, log)
             finally:
                 os._exit(70)
         theirs.close()
@@ -149,11 +153,21 @@ class Hosts:
             if host.prints >= 0:
                 os.close(host.prints)
 
-    def start(self, host: Host, order: Message, payload: bytes | None = None) -> None:
-        """Give a start order to a host; one that still imports gets it afterwards."""
-        host.orders[order["fence"]] = order
+    def start(self, host: Host, attempt: Attempt) -> None:
+        """Give an attempt to a host; one that still imports gets it afterwards."""
+        host.attempts[attempt.fence] = attempt
         if host.ready:
-            host.channel.send(frame(payload or to_json(order)))
+            self._hand_over(host, attempt)
+
+    def _hand_over(self, host: Host, attempt: Attempt) -> None:
+        record = self._attempts.write_ahead(attempt)
+        if record is None:
+            del host.attempts[attempt.fence]
+            return
+        attempt.send = lambda fence, number: host.channel.send(frame(b"K%d %d" % (fence, number)))
+        host.channel.send(frame(b"S%d %b\n%b" % (attempt.fence, record.name.encode(), attempt.payload)))
+        attempt.payload = b""
+        attempt.order.pop("context", None)  # nobody here needs it any more
 
     def _heard(self, host: Host, payload: bytes) -> None:
         message = json.loads(payload)
@@ -161,10 +175,17 @@ class Hosts:
         if kind in ("loaded", "ready"):
             self._imported(host, message, payload)
             return
-        if kind == "ended":
-            host.orders.pop(message["fence"], None)
-            host.used_at = time.monotonic()
-        self._owner.told(host, message, payload)
+        attempt = host.attempts[message["fence"]]
+        if kind == "began":
+            self._attempts.began(attempt, message["pid"], message["at"])
+            return
+        del host.attempts[attempt.fence]
+        host.used_at = time.monotonic()
+        if kind == "done":
+            self._attempts.ended(attempt, message["exited"], message["status"], message["usage"], message["at"])
+        else:
+            why = f"A process could not be made: {message['why']}."
+            self._attempts.never_began(attempt, "FLX-7010", "NotStarted", why)
 
     def _imported(self, host: Host, message: Message, payload: bytes) -> None:
         host.told = True
@@ -200,9 +221,9 @@ class Hosts:
     def _serve(self, host: Host) -> None:
         host.ready = True
         host.used_at = time.monotonic()
-        for order in host.orders.values():
-            host.channel.send(frame(to_json(order)))
-        idle = sorted((h for h in self.by_pid.values() if h.ready and not h.orders), key=lambda h: h.used_at)
+        for attempt in list(host.attempts.values()):
+            self._hand_over(host, attempt)
+        idle = sorted((h for h in self.by_pid.values() if h.ready and not h.attempts), key=lambda h: h.used_at)
         surplus = len(self.by_pid) - len(self._importing) - self._max
         for old in idle[: max(0, surplus)]:
             self._drop(old)
@@ -275,11 +296,18 @@ class Hosts:
             self._owner.import_failed(host, error)
 
     def last_look(self, pid: int) -> None:
-        """A host is a zombie: hear its last words, and end what its import left in its process group."""
-        host = self.by_pid[pid]
-        host.channel.drain()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        """Before a zombie is reaped. Of a host, hear the last words, and end what its import left in its group.
+
+        A stranger may be an attempt whose host died this moment: hear that first, so that it is adopted.
+        """
+        host = self.by_pid.get(pid)
+        if host is not None:
+            host.channel.drain()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        elif pid not in self._attempts.by_pid:
+            for each in list(self.by_pid.values()):
+                each.channel.drain()
 
     def forget_loads(self) -> None:
         """Nobody waits for the answers of loads any more."""
@@ -290,7 +318,7 @@ class Hosts:
 
     def next_deadline(self) -> float | None:
         deadlines = [host.deadline for host in self._importing if host.why_killed is None]
-        deadlines += [host.used_at + self._idle_s for host in self.by_pid.values() if host.ready and not host.orders]
+        deadlines += [host.used_at + self._idle_s for host in self.by_pid.values() if host.ready and not host.attempts]
         return min(deadlines, default=None)
 
     def enforce(self) -> None:
@@ -301,13 +329,13 @@ class Hosts:
                 limit = host.import_order.get("timeout_s", 30.0)
                 self._kill(host, "FLX-2004", f"importing it took longer than {limit:g} s; move slow work into a task.")
         for host in list(self.by_pid.values()):
-            if host.ready and not host.orders and host.used_at + self._idle_s <= now:
+            if host.ready and not host.attempts and host.used_at + self._idle_s <= now:
                 self._drop(host)
 
     def close(self) -> None:
         """Let every idle host go."""
         for host in list(self.by_pid.values()):
-            if not host.orders and not host.channel.closed:
+            if not host.attempts and not host.channel.closed:
                 self._drop(host)
 
 

@@ -1,50 +1,42 @@
 """What a runner that died left behind: its processes are ended and proved dead, its records read.
 
 Attempts cannot be taken over from a dead runner (nobody but a parent learns how a process ended), so they are ended.
-Dag hosts see the end of their runner by themselves and end their attempts with the usual grace; commands without a
-host get their TERM here.
+Dag hosts see the end of their runner by themselves and tell their attempts to stop; commands without a host get their
+TERM here.
 """
 
 import contextlib
 import os
 import signal
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from fluxd.runner import processes, records
 from fluxd.runner.environment import MARK
-from fluxd.runner.protocol import Message, to_json
+from fluxd.runner.protocol import Message
+from fluxd.runner.records import Records
+from fluxd.runner.results import Results
 
 GRACE_S = 5.0
 STEP_S = 0.02
-RUNNER_DIED = "runner died"
 
 
-class Leftovers(NamedTuple):
-    """Results and losses by fence, each with the name of its record."""
-
-    ended: dict[int, tuple[bytes, str]]
-    lost: dict[int, tuple[str, str]]
-
-
-def settle(folder: str, home: str, boot_id: str) -> Leftovers:
-    """End what lives of an earlier runner of this home. Returns what it leaves to be acknowledged."""
+def settle(folder: str, home: str, boot_id: str, reusable: Records, results: Results) -> None:
+    """End what lives of an earlier runner of this home, and put what its records tell among the results."""
+    _end(_running(folder, boot_id), home)
+    for fence, (name, known) in records.stored(folder).items():
+        record = reusable.open(name)
+        results.keep(_told(fence, known, boot_id), record)
     records.sweep(folder)
-    found = records.stored(folder)
-    pids = {
-        record["pid"]: record["start_ticks"]
-        for _, record in found.values()
-        if "end" not in record and record.get("boot_id") == boot_id and "pid" in record
+
+
+def _running(folder: str, boot_id: str) -> dict[int, int]:
+    """pid -> start time in ticks, of the attempts without an end."""
+    return {
+        known["pid"]: known["start_ticks"]
+        for _, known in records.stored(folder).values()
+        if "end" not in known and known.get("boot_id") == boot_id and "pid" in known
     }
-    _end(pids, home)
-    left = Leftovers({}, {})
-    for fence, (name, record) in records.stored(folder).items():
-        message = _ended(fence, record)
-        if message is not None:
-            left.ended[fence] = (to_json(message), name)
-        else:
-            left.lost[fence] = (_evidence(record, boot_id), name)
-    return left
 
 
 def _end(pids: dict[int, int], home: str) -> None:
@@ -54,10 +46,8 @@ def _end(pids: dict[int, int], home: str) -> None:
         if processes.alive(pid, ticks):
             _signal_group(pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
-    hard = False
     while remaining := _remaining(pids, mark):
-        if time.monotonic() > deadline or hard:
-            hard = True
+        if time.monotonic() > deadline:
             for pid in remaining:
                 _signal_group(pid, signal.SIGKILL)
         time.sleep(STEP_S)
@@ -74,24 +64,25 @@ def _signal_group(pid: int, number: int) -> None:
             send(pid, number)
 
 
-def _ended(fence: int, record: dict[str, Any]) -> Message | None:
-    """The message of a record that holds a result; None where there is none."""
-    end: Message = record.get("end") or {}
-    outcome = record.get("outcome") or end.get("outcome")
-    if outcome is None:
-        return None
-    if end.get("killed") == RUNNER_DIED and outcome["state"] == "failed":
-        return None  # it failed because its runner was gone, not by itself
-    message: Message = {
-        "type": "ended", "fence": fence, "pid": record.get("pid"), "started_at": record.get("started_at"),
-        "ended_at": time.time(), "exit_code": None, "signal": None, "usage": None,
+def _told(fence: int, known: dict[str, Any], boot_id: str) -> Message:
+    """`ended` for a record that holds a result, else `lost`."""
+    if "end" in known:
+        end: Message = known["end"]
+        return end
+    outcome = known.get("outcome")
+    # A task that was told to stop because its runner was gone has not failed by itself.
+    if outcome is None or (outcome.get("error") or {}).get("type") == "TaskTerminated":
+        return {"type": "lost", "fence": fence, "evidence": _evidence(known, boot_id)}
+    return {
+        "type": "ended", "fence": fence, "pid": known.get("pid"), "started_at": known.get("started_at"),
+        "ended_at": time.time(), "exit_code": 1 if outcome["state"] == "failed" else 0, "signal": None,
+        "outcome": outcome, "usage": None,
     }  # fmt: skip
-    return message | end | {"outcome": outcome}
 
 
-def _evidence(record: dict[str, Any], boot_id: str) -> str:
-    if record.get("boot_id") != boot_id:
+def _evidence(known: dict[str, Any], boot_id: str) -> str:
+    if known.get("boot_id") != boot_id:
         return "the machine was restarted while it ran"
-    if "pid" not in record:
+    if "pid" not in known:
         return "its runner died before its process began"
-    return f"its runner died while it ran; its process {record['pid']} was ended and is gone"
+    return f"its runner died while it ran; its process {known['pid']} was ended and is gone"

@@ -57,6 +57,26 @@ def alive(pid: int, ticks: int) -> bool:
     return fields is not None and fields[0] not in b"ZX" and int(fields[19]) == ticks
 
 
+def signal_group(pid: int, number: int) -> None:
+    """Signal the process group of a child of ours that is not reaped yet."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        # A child that was forked this moment has not made its session yet.
+        os.kill(pid, number)
+    except PermissionError:
+        pass  # it changed its user; what we may not signal we cannot end
+
+
+def is_child(pid: int) -> bool:
+    """Whether this is a child of ours, alive or a zombie."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def children() -> list[int]:
     """The children of this (single-threaded) process; empty where the kernel does not tell."""
     try:

@@ -52,6 +52,7 @@ class Records:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._free: list[Record] = []
+        self._open: set[int] = set()
         self._made = 0
 
     def take(self) -> Record:
@@ -62,27 +63,36 @@ class Records:
             self._made += 1
             name = f"{os.getpid()}.{self._made}{SUFFIX}"
             with contextlib.suppress(FileExistsError):  # left by an earlier process of this pid, still to be reported
-                return Record(name, os.open(f"{self._folder}/{name}", FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
+                return self._opened(name, FLAGS | os.O_CREAT | os.O_EXCL)
 
     def open(self, name: str) -> Record:
         """A record that another process made."""
-        return Record(name, os.open(f"{self._folder}/{name}", FLAGS))
+        return self._opened(name, FLAGS)
+
+    def _opened(self, name: str, flags: int) -> Record:
+        record = Record(name, os.open(f"{self._folder}/{name}", flags, 0o600))
+        self._open.add(record.fd)
+        return record
 
     def give_back(self, record: Record) -> None:
         """Its result is stored: it may be used again."""
         os.ftruncate(record.fd, 0)
         self._free.append(record)
 
-    def forget(self) -> None:
-        """In a forked child: the spare records are none of its business."""
-        for record in self._free:
-            os.close(record.fd)
+    def forget(self, besides: int = -1) -> None:
+        """In a forked child: let go of all of them, but for the one of the child itself."""
+        for fd in self._open - {besides}:
+            os.close(fd)
 
     def close(self) -> None:
         """Remove the records that are not in use."""
         for record in self._free:
             remove(self._folder, record.name)
         self._free.clear()
+
+
+def open_record(folder: str, name: str) -> Record:
+    return Record(name, os.open(f"{folder}/{name}", FLAGS))
 
 
 def merge(data: bytes) -> dict[str, Any]:

@@ -14,56 +14,48 @@ import struct
 import time
 from types import FrameType
 
-from fluxd.runner import processes, records
-from fluxd.runner.attempts import Attempts
+from fluxd.runner import processes
+from fluxd.runner.attempts import Attempt, Attempts
 from fluxd.runner.channel import Channel
-from fluxd.runner.host import import_failed, run_afresh
+from fluxd.runner.host import run_afresh
 from fluxd.runner.hosts import Host, Hosts
-from fluxd.runner.outcomes import failed
-from fluxd.runner.protocol import PROTOCOL, Message, encode, frame, to_json
+from fluxd.runner.logs import write_log
+from fluxd.runner.protocol import PROTOCOL, Message, frame, to_json
+from fluxd.runner.records import Record, Records
 from fluxd.runner.results import Results
 
 BUNDLES_REMEMBERED = 10_000
 
 
-class Live:
-    """An attempt that was accepted and has not ended. `host` is None for what the runner is itself the parent of."""
-
-    __slots__ = ("host", "kill", "order", "pid", "record", "started_at")
-
-    def __init__(self, order: Message) -> None:
-        self.order = order
-        self.host: Host | None = None
-        self.pid: int | None = None
-        self.started_at: float | None = None
-        self.record: str | None = None
-        self.kill: tuple[str, float | None] | None = None  # (reason, grace) once it was told to stop
-
-
 class Runner:
     """Serves one home. `results` may hold what an earlier runner left."""
 
-    def __init__(
-        self, folder: str, lock: int, listener: socket.socket, *, hosts_max: int, host_idle_s: float, linger_s: float
-    ) -> None:
+    def __init__(self, folder: str, lock: int, *, hosts_max: int, host_idle_s: float, linger_s: float) -> None:
         self.folder = folder
+        self.records = Records(folder)
+        self.results = Results(self.records)
         self.boot_id = processes.boot_id()
         self._id = os.urandom(16).hex()
-        self._live: dict[int, Live] = {}
-        self._wanted: dict[str, list[Message]] = {}  # bundle -> start orders that wait for its source
+        self._wanted: dict[str, list[Attempt]] = {}  # bundle -> attempts that wait for its source
         self._threaded: set[str] = set()
         self._lock = lock
-        self._listener = listener
+        self._listener: socket.socket
         self._selector = selectors.DefaultSelector()
         self._dirty: set[Channel] = set()
         self._daemon: Channel | None = None
         self._greeted = False
         self._linger_s = linger_s
         self._idle_since = time.monotonic()
-        self._attempts = Attempts(folder, self.boot_id, self._own_told)
-        self.results = Results(folder, self._attempts)
+        self._attempts = Attempts(self.records, self.boot_id, self._told)
         self._hosts = Hosts(
-            self._selector, self._dirty, self, hosts_max=hosts_max, idle_s=host_idle_s, in_child=self._become_child
+            self._selector,
+            self._dirty,
+            self,
+            self._attempts,
+            self.records,
+            hosts_max=hosts_max,
+            idle_s=host_idle_s,
+            in_child=self._become_child,
         )
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._child_ended = False
@@ -73,13 +65,17 @@ class Runner:
 
     # The loop
 
+    def listen(self, listener: socket.socket) -> None:
+        """Take daemons from here, one at a time."""
+        self._listener = listener
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+
     def serve(self) -> None:
         """Until told to stop, or idle for the linger time."""
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, lambda _: os.read(self._wake_read, 4096))
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         while not self._finished():
             for key, mask in self._selector.select(self._timeout()):
                 key.data(mask)
@@ -95,7 +91,7 @@ class Runner:
                 channel.flush()
             self._dirty.clear()
         self._hosts.close()
-        self._attempts.close()
+        self.records.close()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGCHLD:
@@ -112,26 +108,26 @@ class Runner:
 
     def _idle(self) -> bool:
         """Nobody needs us: no daemon, nothing runs, nothing waits to be acknowledged."""
-        return bool(self._linger_s) and not (self._daemon or self._live or self.results)
+        return bool(self._linger_s) and not (self._daemon or self._attempts.live or self.results)
 
     def _finished(self) -> bool:
         if self._stopping:
-            return not self._live and (self._daemon is None or self._daemon.flushed)
+            return not self._attempts.live and (self._daemon is None or self._daemon.flushed)
         return self._idle() and time.monotonic() >= self._idle_since + self._linger_s
 
     def _reap(self) -> None:
+        """Everything that ended: attempts, hosts, orphans."""
         self._child_ended = False
-        for pid, _ in self._attempts.reap(self._stranger):
-            self._hosts.by_pid.pop(pid, None)
-            self._sweep_due = True
-
-    def _stranger(self, pid: int) -> None:
-        """A zombie that is no attempt of ours: a host, or an orphan whose host may have died this moment."""
-        if pid in self._hosts.by_pid:
-            self._hosts.last_look(pid)
-        else:
-            for host in list(self._hosts.by_pid.values()):
-                host.channel.drain()
+        with contextlib.suppress(ChildProcessError):  # no children at all
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                pid = found.si_pid
+                self._hosts.last_look(pid)
+                if pid in self._attempts.by_pid:
+                    self._attempts.reap(pid, found.si_code == os.CLD_EXITED, found.si_status)
+                else:
+                    os.waitpid(pid, 0)
+                    self._hosts.by_pid.pop(pid, None)
+                    self._sweep_due = True
 
     def _become_child(self) -> None:
         """In a forked child: nothing of the runner's descriptors and signal handling stays."""
@@ -140,7 +136,6 @@ class Runner:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._hosts.forget()
-        self._attempts.forget()
         self._selector.close()
         self._listener.close()
         if self._daemon is not None:
@@ -191,7 +186,10 @@ class Runner:
     def _hello(self, order: Message) -> None:
         assert self._daemon is not None
         self._greeted = order.get("type") == "hello" and order.get("protocol") == PROTOCOL
-        running = [{"fence": f, "pid": live.pid, "started_at": live.started_at} for f, live in self._live.items()]
+        running = [
+            {"fence": attempt.fence, "pid": attempt.pid, "started_at": attempt.started_at}
+            for attempt in self._attempts.live.values()
+        ]
         head = to_json(
             {
                 "type": "hello", "protocol": PROTOCOL, "runner_id": self._id, "pid": os.getpid(),
@@ -211,134 +209,123 @@ class Runner:
 
     def _start(self, order: Message, payload: bytes) -> None:
         fence = order["fence"]
-        if fence in self._live or self._stopping:
+        if fence in self._attempts.live or self._stopping:
             return
         known = self.results.get(fence)
         if known is not None:
             self.reply(known.payload)
             return
-        live = self._live[fence] = Live(order)
+        attempt = self._attempts.accept(order, payload)
         if order.get("spawn"):
-            self._attempts.spawn(order)
+            self._attempts.spawn(attempt)
             return
         bundle = order["bundle"]
         host = self._hosts.by_bundle.get(bundle)
         if host is not None:
-            live.host = host
-            self._hosts.start(host, order, payload)
+            self._hosts.start(host, attempt)
         elif bundle in self._wanted:
-            self._wanted[bundle].append(order)
+            self._wanted[bundle].append(attempt)
         else:
-            self._wanted[bundle] = [order]
+            self._wanted[bundle] = [attempt]
             self.reply(to_json({"type": "need_source", "bundle": bundle}))
 
     def _source(self, source: Message) -> None:
         bundle = source["bundle"]
-        orders = [order for order in self._wanted.pop(bundle, []) if order["fence"] in self._live]
-        if not orders:
+        attempts = [a for a in self._wanted.pop(bundle, []) if a.fence in self._attempts.live]
+        if not attempts:
             return
+        source.setdefault("dags_dir", attempts[0].order["dags_dir"])
         if not source.get("file"):
             why = f"The stored source {bundle} of its dag is missing from the database, so it cannot be run."
-            self._fail(orders, failed("FLX-7019", "SourceMissing", why, retry=False))
-            return
-        source.setdefault("dags_dir", orders[0]["dags_dir"])
-        if bundle in self._threaded:
-            self._run_afresh(orders, source)
-            return
-        host = self._hosts.by_bundle.get(bundle)
+            for attempt in attempts:
+                self._attempts.never_began(attempt, "FLX-7019", "SourceMissing", why, retry=False)
+        elif bundle in self._threaded:
+            self._run_afresh(attempts, source)
+        else:
+            self._run_in_host(attempts, source)
+
+    def _run_in_host(self, attempts: list[Attempt], source: Message) -> None:
+        host = self._hosts.by_bundle.get(source["bundle"])
         if host is None:
             try:
                 host = self._hosts.import_source(source)
             except OSError as error:
                 why = f"No process could be made to import its dag file: {error.strerror}."
-                self._fail(orders, failed("FLX-7010", "NotStarted", why))
+                for attempt in attempts:
+                    self._attempts.never_began(attempt, "FLX-7010", "NotStarted", why)
                 return
-        for order in orders:
-            self._live[order["fence"]].host = host
-            self._hosts.start(host, order)
+        for attempt in attempts:
+            self._hosts.start(host, attempt)
 
-    def _run_afresh(self, orders: list[Message], source: Message) -> None:
-        for order in orders:
-            self._live[order["fence"]].host = None
-            self._attempts.fork(order, lambda order, record: run_afresh(order, source, record), self._become_child)
+    def _run_afresh(self, attempts: list[Attempt], source: Message) -> None:
+        for attempt in attempts:
+            self._attempts.fork(attempt, lambda order, record: run_afresh(order, source, record), self._become_child)
 
-    def _fail(self, orders: list[Message], outcome: Message) -> None:
-        """These never began."""
-        for order in orders:
-            ended: Message = {
-                "type": "ended", "fence": order["fence"], "pid": None, "started_at": None, "ended_at": time.time(),
-                "exit_code": None, "signal": None, "outcome": outcome, "usage": None,
-            }  # fmt: skip
-            self._own_told(ended)
-
-    def _own_told(self, message: Message) -> None:
-        self.told(None, message, to_json(message))
-
-    def told(self, host: Host | None, message: Message, payload: bytes) -> None:
-        fence = message["fence"]
-        if message["type"] == "started":
-            live = self._live[fence]
-            live.pid, live.started_at, live.record = message["pid"], message["started_at"], message["record"]
-        else:
-            self._live.pop(fence, None)
-            self.results.ended(message, payload, host)
+    def _told(self, message: Message, record: Record | None) -> None:
+        """An attempt began or ended."""
+        if message["type"] == "ended":
+            self.reply(self.results.keep(message, record))
             self._sweep_due = True
-        self.reply(payload)
+        else:
+            self.reply(to_json(message))
 
     def import_failed(self, host: Host, error: Message) -> None:
-        for order in list(host.orders.values()):
-            self._fail([order], import_failed(order, error))
-        host.orders.clear()
+        why = f"Its dag file could not be imported: {error['message']}"
+        for attempt in list(host.attempts.values()):
+            write_log(attempt.order["log"], error["traceback"])
+            self._attempts.never_began(attempt, "FLX-7018", "ImportFailed", why)
+        host.attempts.clear()
 
     def threaded(self, bundle: str, host: Host | None) -> None:
         if len(self._threaded) >= BUNDLES_REMEMBERED:
             self._threaded.clear()  # learned again when it matters
         self._threaded.add(bundle)
         if host is not None:
-            self._run_afresh(list(host.orders.values()), host.import_order)
-            host.orders.clear()
+            self._run_afresh(list(host.attempts.values()), host.import_order)
+            host.attempts.clear()
 
     def died(self, host: Host) -> None:
-        """A host is gone and its attempts are our children now: those that began go on, the others are lost."""
+        """A host is gone and its attempts are our children now: those that live go on, the others are settled."""
         strangers = {processes.fence_of(pid): pid for pid in self._strangers()}
-        stored = records.stored(self.folder) if host.orders else {}
-        for fence, order in host.orders.items():
-            live = self._live.get(fence)
-            if live is None:
-                continue
-            live.host = None
-            record = live.record or stored.get(fence, (None,))[0]
-            pid = live.pid or strangers.get(fence)
-            if pid is not None and record is not None:
-                live.pid, live.started_at, live.record = pid, live.started_at or time.time(), record
-                self._attempts.adopt(order, pid, live.started_at, record)
-                if live.kill is not None:  # the host may not have read it any more
-                    self._attempts.kill(fence, *live.kill)
+        if processes.IMPORT in strangers:  # it may be a child that had not begun to be an attempt: it never will
+            self._sweep()
+        for attempt in host.attempts.values():
+            pid = attempt.pid or strangers.get(attempt.fence)
+            if pid is not None and processes.is_child(pid):
+                self._attempts.adopt(attempt, pid)
             else:
-                del self._live[fence]
-                evidence = f"the process that held its dag file (pid {host.pid}) died before it began"
-                self.reply(self.results.lost(fence, evidence, record))
-        host.orders.clear()
+                self._settle(attempt, host)
+        host.attempts.clear()
         self._child_ended = True
 
+    def _settle(self, attempt: Attempt, host: Host) -> None:
+        """The end of an attempt that its host reaped, or never made, without telling us."""
+        known = attempt.record.content() if attempt.record else {}
+        if "outcome" in known:
+            status = 1 if known["outcome"]["state"] == "failed" else 0
+            self._attempts.ended(attempt, True, status, None, time.time())
+            return
+        evidence = f"the process that held its dag file (pid {host.pid}) died, and the attempt's own is gone"
+        self._attempts.lost(attempt)
+        message = {"type": "lost", "fence": attempt.fence, "evidence": evidence}
+        self.reply(self.results.keep(message, attempt.record))
+
     def _kill(self, fence: int, reason: str, grace_s: float | None) -> None:
-        live = self._live.get(fence)
-        if live is None or live.kill is not None:
+        attempt = self._attempts.live.get(fence)
+        if attempt is None:
             return
-        live.kill = (reason, grace_s)
-        if self._attempts.kill(fence, reason, grace_s):
+        if attempt.pid is not None or attempt.send is not None:
+            self._attempts.kill(attempt, reason, grace_s)
             return
-        if live.host is not None and live.host.ready:
-            live.host.channel.send(encode({"type": "kill", "fence": fence, "reason": reason, "grace_s": grace_s}))
-            return
-        if live.host is not None:
-            live.host.orders.pop(fence, None)
-        outcome = failed("FLX-7013", "Killed", f"The task was told to stop ({reason}) before its process began.")
-        self._fail([live.order], outcome)
+        for host in self._hosts.by_pid.values():
+            host.attempts.pop(fence, None)
+        why = f"The task was told to stop ({reason}) before its process began."
+        self._attempts.never_began(attempt, "FLX-7013", "Killed", why)
 
     def _stop(self) -> None:
+        self._stop_asked = False
         self._stopping = True
-        for fence in list(self._live):
+        for fence in list(self._attempts.live):
             self._kill(fence, "stop", None)
 
     # Orphans
@@ -353,6 +340,7 @@ class Runner:
         self._sweep_due = False
         for pid in self._strangers():
             fence = processes.fence_of(pid)
-            if (not self._live) if fence is None else (fence not in self._live):
+            live = self._attempts.live
+            if (not live) if fence is None else (fence not in live):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -6,30 +6,28 @@ its host makes the next child ready. A spare is used once; one that is not neede
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from typing import NoReturn
 
 from fluxd.runner.forking import fork
 from fluxd.runner.processes import set_name
-from fluxd.runner.protocol import HEADER, MAX_FRAME, Message, encode
-from fluxd.runner.records import Record
+from fluxd.runner.protocol import FrameReader, frame
 
 NAME = "flux-spare"
 
 
 class Spare:
-    """The host's end of a waiting child."""
+    """The host's end of a waiting child: its pid, what is readable at its end, and where its order is written."""
 
-    def __init__(self, pid: int, write_end: int, record: Record) -> None:
+    def __init__(self, pid: int, end: int, write_end: int) -> None:
         self.pid = pid
-        self.record = record
+        self.end = end
         self._write_end = write_end
 
-    def send(self, order: Message) -> bool:
+    def send(self, payload: bytes) -> bool:
         """Give it its order. False when it is gone: nothing was started."""
-        data = memoryview(encode(order))
+        data = memoryview(frame(payload))
         try:
             while data:
                 data = data[os.write(self._write_end, data) :]
@@ -45,12 +43,10 @@ class Spare:
             os.close(self._write_end)
 
 
-def make(
-    record: Record, close: Callable[[], None], ready: Callable[[], None], body: Callable[[Message], NoReturn]
-) -> Spare:
-    """Fork a child that closes the host's descriptors, makes itself `ready` and runs `body` with the order it gets.
+def make(close: Callable[[], None], ready: Callable[[], None], body: Callable[[bytes], NoReturn]) -> tuple[int, int]:
+    """Fork a child that closes the host's descriptors, makes itself `ready` and runs `body` with the payload it gets.
 
-    Raises OSError when no process can be made.
+    Returns its pid and where the payload is to be written. Raises OSError when no process can be made.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -65,26 +61,20 @@ def make(
             close()
             set_name(NAME)
             ready()
-            order = _order(read_end)
-            if order is not None:
+            payload = _order(read_end)
+            if payload is not None:
                 os.close(read_end)
-                body(order)
+                body(payload)
         finally:
             os._exit(0)
     os.close(read_end)
-    return Spare(pid, write_end, record)
+    return pid, write_end
 
 
-def _order(read_end: int) -> Message | None:
-    """The one frame that comes; None when the host closes the pipe instead."""
-    data = b""
-    wanted = HEADER
-    while len(data) < wanted:
-        part = os.read(read_end, 65536)
-        if not part:
-            return None
-        data += part
-        if wanted == HEADER and len(data) >= HEADER:
-            wanted += min(MAX_FRAME, int.from_bytes(data[:HEADER], "big"))
-    order: Message = json.loads(data[HEADER:wanted])
-    return order
+def _order(read_end: int) -> bytes | None:
+    """The one payload that comes; None when the host closes the pipe instead."""
+    frames = FrameReader()
+    while data := os.read(read_end, 65536):
+        for payload in frames.feed(data):
+            return payload
+    return None

@@ -1,9 +1,10 @@
 """Waits for a file, or for files that fit a pattern."""
 
+import contextlib
 import glob
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,12 @@ from fluxd.authoring.sensor import BaseSensor, PokeResult
 from fluxd.errors import Invalid
 
 CHUNK = 1024 * 1024
+
+
+class Look:
+    """One look at the disk, and whether anybody still wants to know."""
+
+    given_up = False
 
 
 class FileSensor(BaseSensor):
@@ -45,10 +52,12 @@ class FileSensor(BaseSensor):
         self.contains = contains
 
     async def poke(self, context: dict[str, Any] | None = None) -> PokeResult:
-        """Look for the file, in a worker thread: a file system may hang."""
-        import asyncio
-
-        return await asyncio.to_thread(self._look)
+        """Look for the file, in a thread of its own: a file system may hang, and nobody waits for that one then."""
+        look = Look()
+        try:
+            return await in_thread(lambda: self._look(look))
+        finally:
+            look.given_up = True
 
     def wait_args(self, context: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -61,11 +70,11 @@ class FileSensor(BaseSensor):
     def _pattern(self) -> str:
         return str((self.dag.folder if self.dag else Path.cwd()) / self.path)
 
-    def _look(self) -> PokeResult:
+    def _look(self, look: Look) -> PokeResult:
         pattern = self._pattern()
         if Path(pattern).exists() or not glob.has_magic(pattern):
             return PokeResult(self._fits(pattern), pattern)
-        found = sorted(path for path in glob.iglob(pattern, recursive=True) if self._fits(path))
+        found = sorted(path for path in matches(pattern, look) if self._fits(path))
         return PokeResult(bool(found), found)
 
     def _fits(self, path: str) -> bool:
@@ -76,6 +85,49 @@ class FileSensor(BaseSensor):
             return self.contains is None or has_line(path, self.contains)
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+
+def matches(pattern: str, look: Look) -> Iterator[str]:
+    """The paths that fit a pattern. A `**` may lead through a whole disk: the walk ends when it is given up."""
+    head, deep, tail = pattern.partition("**/")
+    if not deep:
+        yield from glob.iglob(pattern)
+        return
+    for start in glob.iglob(head) if glob.has_magic(head) else [head or "."]:
+        for folder, folders, _ in os.walk(start):
+            if look.given_up:
+                return
+            folders[:] = [name for name in folders if not name.startswith(".")]  # as glob does
+            yield from matches(f"{glob.escape(folder.rstrip('/'))}/{tail}", look)
+
+
+async def in_thread(look: Callable[[], PokeResult]) -> PokeResult:
+    """Call `look` in a daemon thread: one that hangs holds up neither other looks nor the end of the process."""
+    import asyncio
+    import threading
+
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[PokeResult] = loop.create_future()
+
+    def tell(result: PokeResult | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        elif result is not None:
+            answer.set_result(result)
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = look()
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=work, name="file-sensor", daemon=True).start()
+    return await answer
 
 
 def has_line(path: str, beginning: str) -> bool:

@@ -301,7 +301,7 @@ class Embedded:
         """Wait until the server takes connections. It tells so nowhere but in its postmaster.pid."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            lives = Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()
+            lives = _lives(pid)
             found = postmaster.read(self.data)
             if found and found.pid == pid and found.status == "ready":
                 return found
@@ -340,6 +340,14 @@ def _locked(file: int, patience: float) -> bool:
             time.sleep(0.01)
         else:
             return True
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process, and it is not just waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def _quoted(value: str) -> str:

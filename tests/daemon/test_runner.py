@@ -128,6 +128,27 @@ def test_attempts_of_one_file_run_side_by_side(rig: Rig) -> None:
     assert ended == {"success"}
 
 
+def test_many_attempts_at_once_each_end_once(rig: Rig) -> None:
+    loaded = rig.load_task("import os\nn = int(os.environ['FLUX_FENCE'])\nassert n % 5\nreturn n")
+    waiting, running, ended = list(range(300, 0, -1)), set[int](), dict[int, str]()
+    while waiting or running:
+        while waiting and len(running) < 32:
+            fence = waiting.pop()
+            running.add(fence)
+            spawn = ["/bin/sh", "-c", f"exit {fence % 5 == 0:d}"] if fence % 3 == 0 else None
+            rig.to.send(rig.order(fence, spawn=spawn, loaded=loaded))
+            if fence % 50 == 1:
+                rig.to.send({"type": "kill", "fence": fence, "reason": "cancel"})
+        message = rig.to.expect("ended")
+        running.remove(message["fence"])
+        ended[message["fence"]] = message["outcome"]["state"]
+        rig.to.send({"type": "ack", "fences": [message["fence"]]})
+    for fence, state in ended.items():
+        assert state == ("failed" if fence % 5 == 0 else "success") or fence % 50 == 1
+    until(lambda: not rig.records(), "empty records")
+    assert (rig.home / "runner.log").read_text() == "ready\n"
+
+
 def test_told_to_stop_a_task_gets_term_and_its_clean_up_runs(rig: Rig) -> None:
     loaded = rig.load_task(
         """

@@ -173,6 +173,8 @@ async def test_dags_errors_name_file_line_and_reason(world: World) -> None:
         ["sales"],
     )
     assert (await world.get("/dags/sales"))["error"]["reason"] == "It is broken."
+    _, problem = await world.ask("GET", "/dags/reports")
+    assert problem["detail"].endswith("; 1 dag file cannot be loaded, see fluxctl dags errors.")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,18 @@ async def test_dags_errors_name_file_line_and_reason(world: World) -> None:
         ("GET", "/dags?cursor=zzzz", None, 400, "FLX-4106", "next_cursor"),
         ("GET", "/dags/sales/runs?state=runing", None, 400, "FLX-4102", "did you mean 'running'?"),
         ("GET", "/dags/sales/next?from=tomorrow", None, 400, "FLX-4103", "not a time"),
+        ("GET", "/dags/sales/next?from=0001-01-01", None, 400, "FLX-1046", "1900 to 2199"),
+        ("GET", "/runs?until=9999-12-31T23:59:59-14:00", None, 400, "FLX-1046", "1900 to 2199"),
+        ("POST", "/dags/sales/trigger", {"logical_date": "0001-01-01"}, 400, "FLX-1046", "1900 to 2199"),
+        ("POST", "/dags/sales/trigger", {"logical_date": "9999-12-31T23:59:59Z"}, 400, "FLX-1046", "1900 to 2199"),
+        ("POST", "/dags/sales/runs/one/clear", {"task_ids": []}, 400, "FLX-4102", "at least one"),
+        ("POST", "/dags/sales/runs/one/clear", {"task_ids": "load"}, 400, "FLX-4102", "at least one"),
+        ("POST", "/dags/sales/runs/one/mark", {"state": "failed", "task_ids": []}, 400, "FLX-4102", "at least one"),
+        ("POST", "/dags/sales/runs/one/clear", {"map_index": 2**31}, 400, "FLX-4102", "too big"),
+        ("POST", "/dags/sales/runs/one/clear", {"map_index": 7}, 404, "FLX-4131", "map index 7"),
+        ("POST", "/dags/sales/runs/one/clear", {"task_ids": ["load"], "map_index": 7}, 404, "FLX-4131", "map index 7"),
+        ("PUT", "/pools/a%20b", {"slots": 1}, 400, "FLX-4102", "cannot be used"),
+        ("PUT", "/pools/" + "p" * 201, {"slots": 1}, 400, "FLX-4102", "cannot be used"),
         ("GET", "/nothing", None, 404, "FLX-4100", "openapi.json"),
         ("PATCH", "/dags/sales", None, 404, "FLX-4100", "PATCH"),
         ("POST", "/dags/sale/trigger", {}, 404, "FLX-4110", "did you mean 'sales'?"),
@@ -224,6 +238,8 @@ async def test_bodies_that_are_no_json(world: World) -> None:
     url = f"http://flux{PREFIX}/dags/sales/trigger"
     for data, kind, status in [
         (b"{", "application/json", 400),
+        (b'{"conf":' + b'{"a":' * 900 + b"1" + b"}" * 901, "application/json", 400),
+        (b'{"run_id":' + b"[" * 900 + b"]" * 900 + b"}", "application/json", 400),
         (b"{}", "text/plain", 415),
         (b" " * 2**20 + b"{}", "application/json", 413),
     ]:

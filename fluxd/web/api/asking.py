@@ -15,7 +15,9 @@ from zoneinfo import ZoneInfo
 import orjson
 from aiohttp import web
 
+from fluxd.core.timetable import check_time
 from fluxd.errors import FluxError, Invalid
+from fluxd.nesting import DEPTH_MAX, too_deep
 from fluxd.web.state import WebState
 from fluxd.web.who import WHO
 
@@ -30,8 +32,9 @@ class WrongMediaType(FluxError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a query or a body. `kind`: text | integer | number | boolean | time | object | texts.
+    """One field of a query or a body. `kind`: text | integer | number | boolean | time | object | texts | names.
 
+    `names` are texts of a body: at least one, for a list that came out empty must not mean all.
     A time is a datetime in UTC, or a naive one when it was given without a zone: the handler knows whose zone is meant.
     """
 
@@ -80,14 +83,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def parse_time(text: str, name: str) -> datetime:
-    """A time from RFC 3339 text or a plain date; in UTC if it names a zone, else naive. Raises Invalid FLX-4103."""
+    """A time from RFC 3339 text or a plain date; in UTC if it names a zone, else naive.
+
+    Raises Invalid FLX-4103, or FLX-1046 where no calendar reckoning could be done with it.
+    """
     try:
         time = datetime.fromisoformat(text)
-        return time.astimezone(UTC) if time.tzinfo else time
-    except (ValueError, OverflowError):
+    except ValueError:
         raise Invalid(
             "FLX-4103", f"{name} = {text[:80]!r} is not a time; write it like 2026-01-31 or 2026-01-31T06:00:00Z."
         ) from None
+    check_time(time, name)
+    return time.astimezone(UTC) if time.tzinfo else time
 
 
 def in_zone(time: datetime | None, zone: str) -> datetime | None:
@@ -134,6 +141,12 @@ def _texts(value: Any) -> list[str]:
     return [_text(part) for part in value]
 
 
+def _names(value: Any) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise ValueError
+    return [_text(part) for part in value]
+
+
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or has_nul(value):
         raise ValueError
@@ -148,6 +161,7 @@ READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "time": (_text, "a time"),
     "object": (_object, "a JSON object (without the character U+0000, which Postgres cannot keep)"),
     "texts": (_texts, "a list of texts"),
+    "names": (_names, "a list of texts with at least one in it; leave the field out to mean all"),
 }
 
 
@@ -218,6 +232,9 @@ async def read_body(request: web.Request, fields: Sequence[Field]) -> tuple[byte
         raise Invalid("FLX-4104", f"The body is not JSON: {error}.") from None
     if not isinstance(given, dict):
         raise Invalid("FLX-4104", "The body must be a JSON object, like {}.")
+    for name, value in given.items():
+        if too_deep(value):
+            raise Invalid("FLX-4104", f"{name[:80]!r} in the body is nested too deep: {DEPTH_MAX} levels are allowed.")
     return raw, check(fields, given, "The field")
 
 

@@ -15,11 +15,15 @@ from fluxd.web.api.coming import coming_runs
 
 
 async def no_dag(ask: Ask) -> NotFound:
-    """The error for a dag id that is not known, with the nearest one that is."""
+    """The error for a dag id that is not known: the nearest one that is, and how many files hide what they define."""
     dag_id = ask.path["dag_id"]
     near = nearest(dag_id, await api_views.dag_names(ask.db))
     if near == ".":
-        near = "; fluxctl dags list shows those that are, fluxctl dags errors the files that cannot be loaded."
+        near = "; fluxctl dags list shows those that are."
+    broken = len(await api_views.dag_errors(ask.db))
+    if broken:
+        files = "1 dag file" if broken == 1 else f"{broken} dag files"
+        near = f"{near.rstrip('.?')}; {files} cannot be loaded, see fluxctl dags errors."
     return NotFound("FLX-4110", f"There is no dag {dag_id!r}{near}")
 
 

@@ -15,6 +15,7 @@ KINDS: dict[str, s.Schema] = {
     "time": s.TIME,
     "object": s.OBJECT,
     "texts": s.many(s.TEXT),
+    "names": s.many(s.TEXT) | {"minItems": 1},
 }
 PROBLEM = {"content": {"application/problem+json": {"schema": s.named("Problem")}}}
 PATH_NAME = re.compile(r"\{(\w+)\}")

@@ -126,9 +126,13 @@ async def _keys(ask: Ask) -> tuple[Any, list[Any]]:
     for task_id in wanted:
         if task_id not in known:
             raise no_task(ask, task_id, known)
-    if ask.body.get("map_index") is not None:
-        instances = [row for row in instances if row["map_index"] == ask.body["map_index"]]
-    return rows[0], [row for row in instances if not wanted or row["task_id"] in wanted]
+    map_index = ask.body["map_index"]
+    if map_index is not None:
+        instances = [row for row in instances if row["map_index"] == map_index]
+    instances = [row for row in instances if not wanted or row["task_id"] in wanted]
+    if map_index is not None and not instances:
+        raise NotFound("FLX-4131", f"None of these tasks has the map index {map_index}; leave it out to mean all.")
+    return rows[0], instances
 
 
 def no_task(ask: Ask, task_id: str, known: set[str]) -> NotFound:
@@ -154,7 +158,9 @@ async def cancel(ask: Ask) -> web.Response:
 
 async def clear(ask: Ask) -> web.Response:
     run, instances = await _keys(ask)
-    keys = tuple(_key(row) for row in instances) if ask.body["task_ids"] else ()
+    # No keys mean the whole run to the scheduler, so they are left out only where nothing was named.
+    named = ask.body["task_ids"] or ask.body["map_index"] is not None
+    keys = tuple(_key(row) for row in instances) if named else ()
     downstream, only_failed = ask.body["downstream"], ask.body["only_failed"]
     reply = await ask.state.post(
         lambda request: ClearTasks(request, run["number"], keys, downstream, only_failed, ask.by)

@@ -44,8 +44,10 @@ RUNS_QUERY = (
     LIMIT,
     CURSOR,
 )
-TASK_IDS = Field("task_ids", "texts", "Which tasks; all where none is named")
-WHICH_MAP_INDEX = Field("map_index", "integer", "Which one of a mapped task; all where none is named", least=-1)
+TASK_IDS = Field("task_ids", "names", "Which tasks, one at least; all where it is left out")
+WHICH_MAP_INDEX = Field(
+    "map_index", "integer", "Which one of a mapped task; all where none is named", least=-1, most=2**31 - 1
+)
 
 DAG = "/dags/{dag_id}"
 RUN = DAG + "/runs/{run_id}"

@@ -184,6 +184,39 @@ async def test_logs_are_followed_over_all_tries(world: World, ctl: Ctl) -> None:
         assert await following == (0, "first\nsecond\n", "--- try 2 ---\n")
 
 
+async def test_a_log_is_followed_over_a_restart_of_the_daemon(
+    db_url: str, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    async with open_world(db_url, tmp_path) as world:
+        await world.load(SALES)
+        await run_of(world, "one")
+        message = await world.started()
+        world.log(message, b"first\n")
+        following = asyncio.ensure_future(
+            asyncio.to_thread(main.run, ["--home", str(tmp_path), "logs", "sales", "one", "load", "-f"])
+        )
+        async with asyncio.timeout(5):
+            while not world.live.readers:
+                await asyncio.sleep(0.01)
+    world.log(message, b"while it was away\n")
+    async with open_world(db_url, tmp_path) as world:
+        world.log(message, b"last\n")
+        world.ended(message)
+        async with asyncio.timeout(20):
+            assert await following == 0
+    assert capsysbinary.readouterr()[0] == b"first\nwhile it was away\nlast\n"
+
+
+async def test_several_dags_are_paused_or_none(world: World, ctl: Ctl) -> None:
+    await world.load({**SALES, "dag_id": "other", "is_paused_upon_creation": False}, file="other.py")
+    assert (await ctl("dags", "unpause", "sales", "othr", "--json"))[:2] == (3, "")
+    assert (await machine(ctl, "dags", "show", "sales"))["paused"] is True
+    told = await machine(ctl, "dags", "pause", "sales", "other")
+    one = await machine(ctl, "dags", "pause", "sales")
+    assert [dag["dag_id"] for dag in told["dags"]] == ["sales", "other"]
+    assert told["dags"][0] == one
+
+
 async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
     await run_of(world, "one")
     for arguments, code, words in [
@@ -195,6 +228,18 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         (["dags", "trigger", "sales", "--conf", "{x"], 2, "--conf is not JSON"),
         (["dags", "trigger", "sales", "--conf", "[1]"], 2, "JSON object"),
         (["dags", "trigger", "sales", "--logical-date", "soon"], 2, "not a time"),
+        (["dags", "trigger", "sales", "--conf", '{"a":' + "[" * 3000 + "]" * 3000 + "}"], 2, "nested too deep"),
+        (["dags", "trigger", "sales", "--conf", '{"a":' + "[" * 64 + "]" * 64 + "}"], 2, "nested too deep"),
+        (["dags", "trigger", "sales", "--logical-date", "0001-01-01"], 2, "1900 to 2199"),
+        (["dags", "next", "sales", "--from", "9999-12-31T23:59:59Z"], 2, "1900 to 2199"),
+        (["runs", "list", "sales", "--since", "0001-01-01"], 2, "1900 to 2199"),
+        (["dags", "trigger", ""], 2, "DAG_ID is empty"),
+        (["dags", "trigger", "sales", "--run-id", ""], 2, "cannot be used"),
+        (["runs", "list", ""], 2, "DAG_ID is empty"),
+        (["tasks", "clear", "sales", "one", "load", ""], 2, "is empty"),
+        (["runs", "wait", "sales", "one", "--timeout", "-1"], 2, "0 or more"),
+        (["runs", "wait", "sales", "one", "--timeout", "nan"], 2, "0 or more"),
+        (["pools", "set", "a b", "1"], 2, "cannot be used"),
         (["dags", "next", "sales", "--count", "0"], 2, "least is 1"),
         (["runs", "list", "sales", "--state", "runing"], 2, "did you mean 'running'?"),
         (["dgs"], 2, "did you mean 'dags'?"),
@@ -210,3 +255,7 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
 async def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
     assert main.run(["--home", str(tmp_path), "runs", "wait", "a", "b"]) == 5
+
+
+def test_waiting_ends_in_time_without_a_daemon(tmp_path: Path) -> None:
+    assert main.run(["--home", str(tmp_path), "runs", "wait", "a", "b", "--timeout", "0.3"]) == 5

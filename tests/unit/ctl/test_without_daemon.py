@@ -98,21 +98,28 @@ def test_what_answers_is_no_daemon(tmp_path: Path, said: bytes, code: str, exit_
     assert code in got.stderr
 
 
-@pytest.mark.parametrize("path", ["/dev/null", "x" * 200])
-def test_a_socket_that_cannot_be_one(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(("path", "words"), [("/dev/null", "is not a socket"), ("x" * 200, "cannot be used")])
+def test_a_socket_that_cannot_be_one(tmp_path: Path, path: str, words: str) -> None:
     got = ctl(tmp_path, "--socket", path, "status")
     assert got.returncode == 5
-    assert "FLX-800" in got.stderr
+    assert "FLX-8004" in got.stderr
+    assert words in got.stderr
     assert got.stderr.count("\n") == 1
 
 
-def test_cron_explain(tmp_path: Path) -> None:
+def test_cron_explain(tmp_path: Path, dag_file: Path) -> None:
     arguments = ["cron", "explain", "0 6 * * 1-5", "--tz", "Europe/Paris", "--count", "2", "--from", "2026-03-27"]
     told = json.loads(ctl(tmp_path, *arguments, "--json").stdout)
     assert told["words"] == "on Monday to Friday at 06:00 Paris"
     assert [run["due_at"] for run in told["runs"]] == ["2026-03-27T05:00:00Z", "2026-03-30T04:00:00Z"]
     assert told["runs"][0]["words"].startswith("covers 2026-03-26 → 2026-03-27, starts at")
     assert "on Monday to Friday" in ctl(tmp_path, *arguments).stdout
+    for time in ("0001-01-01", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"):
+        got = ctl(tmp_path, "cron", "explain", "0 0 * * *", "--tz", "Pacific/Auckland", "--from", time)
+        assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)
+        assert "1900 to 2199" in got.stderr
+        got = ctl(tmp_path, "dags", "test", str(dag_file), "--logical-date", time)
+        assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)
     for wrong in (["61 * * * *"], ["* * * *"], ["0 0 30 2 *"], ["0 0 * * *", "--tz", "Mars/Base"]):
         got = ctl(tmp_path, "cron", "explain", *wrong)
         assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)

@@ -7,6 +7,7 @@ import pytest
 
 from fluxd.runner import processes
 from fluxd.runner.environment import clean_environment
+from tests.fluxd_process import until
 
 
 def test_only_what_is_no_secret_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_whose_a_process_is() -> None:
     def of(**env: str) -> int | None:
         child = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], **env})
         try:
+            until(lambda: any(processes.environ(child.pid)), "the program is executed")
             return processes.fence_of(child.pid)
         finally:
             child.kill()
