@@ -1,6 +1,7 @@
 """`fluxctl logs`: what a task wrote, as it wrote it; with -f as it writes it, try after try, until it has ended."""
 
 import codecs
+import contextlib
 import json
 import re
 import sys
@@ -68,6 +69,7 @@ def logs(
         number = _last_try(client, where, task_id, follow)
         tries: Iterator[int] = _tries(client, where, number) if follow else iter((number,))
     else:
+        client.get(where)  # what is wrong is said at once; only later is a daemon that is away waited for
         tries = iter((number,))
     for number in tries:
         path = (*task, "tries", number, "log")
@@ -123,13 +125,11 @@ def _followed(client: Client, path: tuple[str | int, ...], map_index: int) -> It
         where = address(*path, map_index=map_index, follow=True, offset=offset)
         headers, pieces = patiently(partial(client.stream, where))
         before = offset
-        try:
+        with contextlib.suppress(Unavailable):  # it broke off in the middle
             for data in pieces:
                 offset += len(data)
                 yield data
             over = headers.get("x-flux-ended") == "true"
-        except Unavailable:
-            over = False  # it broke off in the middle
         if not over and offset == before:
             time.sleep(LOOK_S)
 

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 
-from fluxd.runner import leftovers, processes
+from fluxd.runner import leftovers, loading, processes
 from fluxd.runner.child import open_streams
 from fluxd.runner.environment import clean_environment
 from fluxd.runner.server import Runner
@@ -99,6 +99,7 @@ def main() -> int:
     )
     leftovers.settle(folder, home, runner.boot_id, runner.records, runner.results)
     runner.listen(listen(folder))
+    loading.preload()
     open_streams()
     say(options.ready_fd, "ready")
     gc.collect()

@@ -20,6 +20,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import FrameType, ModuleType, TracebackType
 from typing import Any
 
+import fluxd
 from fluxd.authoring import registry
 from fluxd.errors import FluxError
 
@@ -126,6 +127,13 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
         sys.modules[name] = module
         self.exec_module(module)
         return registry.collect()
+
+
+def preload() -> None:
+    """Import what dag files are made of, once, before anything is forked."""
+    for name in fluxd.__all__:
+        getattr(fluxd, name)
+    importlib.import_module("fluxd.ops")
 
 
 def is_dag_file(relative: str) -> bool:
