@@ -147,8 +147,8 @@ def _plain(parts: list[str]) -> tuple[list[list[Any]], dict[Any, Any]] | None:
                 int(found["one"] or found[name] or limit) for name, limit in (("first", low), ("last", high))
             )
             step = int(found["step"] or 1)
-            if not low <= first <= last <= high or not step:
-                return None
+            if not low <= first <= last <= high or not step or (first == last and not found["one"]):
+                return None  # an error, or one of croniter's readings of its own (`0-0` as a weekday is every day)
             values.update(range(first, last + 1, step))
         if len(values) > high - low and part != "*":
             return None  # all of them, but not called so: whether that limits depends on the other fields

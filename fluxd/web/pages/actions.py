@@ -13,6 +13,7 @@ from aiohttp import web
 from fluxd.core.events import CancelRun, ClearTasks, MarkTasks, PauseDag, TriggerRun
 from fluxd.core.model import InstanceKey, State
 from fluxd.errors import FluxError, Invalid, NotFound
+from fluxd.nesting import DEPTH_MAX, too_deep
 from fluxd.store import page_views
 from fluxd.web import notice, words
 from fluxd.web.auth import local_path
@@ -82,6 +83,8 @@ def _conf(text: str) -> dict[str, Any]:
         raise Invalid("FLX-4092", f"The parameters are not JSON: {error}.") from None
     if not isinstance(conf, dict):
         raise Invalid("FLX-4092", 'The parameters must be a JSON object, like {"region": "eu"}.')
+    if too_deep(conf):
+        raise Invalid("FLX-4092", f"The parameters are nested deeper than {DEPTH_MAX}: make them flatter.")
     return conf
 
 
