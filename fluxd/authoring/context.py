@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fluxd.authoring import daemon, macros
 from fluxd.authoring.lookups import Connections, Variables
 from fluxd.authoring.params import merge
-from fluxd.authoring.taskinstance import DagRun, TaskInstance, XComStore
+from fluxd.authoring.taskinstance import DagRun, TaskInstance, Times, XComStore
 from fluxd.core.spec import DagSpec
 from fluxd.core.timetable import make_timetable
 
@@ -92,22 +92,12 @@ def make_context(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> Context:
 
 
 def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskInstance:
-    def local(name: str) -> Any:
-        value = given.get(name)
-        if isinstance(value, str):
-            value = dt.datetime.fromisoformat(value)
-        return None if value is None else value.astimezone(dag.timezone)
-
-    logical: dt.datetime = local("logical_date")
     run = DagRun(
         dag.dag_id,
         given["run_id"],
         given.get("run_type", "manual"),
-        logical,
-        local("data_interval_start") or logical,
-        local("data_interval_end") or logical,
         dict(given.get("conf") or {}),
-        local("queued_at"),
+        Times(given, dag.timezone),
     )
     at_hand = {name: dict(values) for name, values in (given.get("upstream_xcoms") or {}).items()}
     xcoms = XComStore(dag.dag_id, run.run_id, given.get("socket"), at_hand)
@@ -119,7 +109,6 @@ def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskIn
         given.get("try_number", 1),
         given.get("max_tries", 1),
         xcoms,
-        local("started_at"),
     )
 
 

@@ -117,9 +117,8 @@ class Attempt:
             raise NotFound("FLX-3013", f"Dag {self.dag.dag_id!r} has no task {self.task_id!r}.")
         context = self.context = make_context(self.dag, self.task_id, self.given)
         running.set(context)
-        operator = self.operator = renderer_of(self.dag).operator(task, context) if task.template_fields else task
+        operator = self.operator = self._rendered(task, context)
         context["task"] = context["ti"].task = operator
-        self.rendered = {name: shown(getattr(operator, name)) for name in operator.template_fields}
         if isinstance(operator, BaseSensor) and waits_in_daemon(operator) and not self.local:
             return {"state": "waiting", "wait": dataclasses.asdict(operator.wait(context))}
         result = operator.execute(context)
@@ -129,6 +128,17 @@ class Attempt:
             return self._command(result)
         self._push(operator, result)
         return {"state": "success"}
+
+    def _rendered(self, task: BaseOperator, context: Context) -> BaseOperator:
+        """The task with its fields rendered; one with nothing to render as it is, for this process ends with it."""
+        renderer = renderer_of(self.dag)
+        plain = None if self.local else renderer.plain(task)
+        if plain is not None:
+            self.rendered = plain
+            return task
+        operator = renderer.operator(task, context)
+        self.rendered = {name: shown(getattr(operator, name)) for name in operator.template_fields}
+        return operator
 
     def _command(self, command: Command) -> Outcome:
         if self.replace is not None:

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 from fluxd.authoring import checks
 from fluxd.authoring.context import whole
@@ -10,6 +11,14 @@ from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.policy import TaskArguments
 from fluxd.errors import Invalid
+
+
+class Parameters(NamedTuple):
+    """All names of a function's parameters, those that can be given by name, and whether it takes any other."""
+
+    names: frozenset[str]
+    by_name: tuple[str, ...]
+    takes_all: bool
 
 
 class PythonOperator(BaseOperator):
@@ -48,24 +57,34 @@ class PythonOperator(BaseOperator):
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.python_callable)
 
-    def _arguments(self, context: dict[str, Any]) -> dict[str, Any]:
-        given = dict(self.op_kwargs)
+    @cached_property
+    def parameters(self) -> Parameters:
+        """What the function asks for; found once, so that the fork of each attempt has it at hand."""
         try:
             parameters = inspect.signature(self.python_callable).parameters
         except (TypeError, ValueError):
-            return given  # a builtin: it knows no context
+            return Parameters(frozenset(), (), False)  # a builtin: it knows no context
         positional = [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY][: len(self.op_args)]
-        for name, parameter in parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                # Whoever asks for everything gets what it did not name itself.
-                given = {**{k: v for k, v in whole(context).items() if k not in parameters}, **given}
-            elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                if name in given or name in positional:
-                    continue
-                if name in context:
-                    given[name] = context[name]
-                elif name == "context":
-                    given[name] = context
+        by_name = tuple(
+            name
+            for name, p in parameters.items()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in positional
+        )
+        return Parameters(frozenset(parameters), by_name, any(p.kind is p.VAR_KEYWORD for p in parameters.values()))
+
+    def _arguments(self, context: dict[str, Any]) -> dict[str, Any]:
+        given = dict(self.op_kwargs)
+        names, by_name, takes_all = self.parameters
+        for name in by_name:
+            if name in given:
+                continue
+            if name in context:
+                given[name] = context[name]
+            elif name == "context":
+                given[name] = context
+        if takes_all:
+            # Whoever asks for everything gets what it did not name itself.
+            given = {**{k: v for k, v in whole(context).items() if k not in names}, **given}
         return given
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fluxd.authoring import daemon
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 MISSING: Any = object()
 
 
+class Times:
+    """Times as the daemon gave them (RFC 3339), read when somebody asks: most tasks look at few of them or at none."""
+
+    def __init__(self, given: Mapping[str, Any], zone: tzinfo) -> None:
+        self._given = given
+        self._zone = zone
+
+    def get(self, name: str) -> datetime | None:
+        """In the zone of the dag."""
+        value = self._given.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        return None if value is None else value.astimezone(self._zone)
+
+
 @dataclass
 class DagRun:
     """The run that a task belongs to; times in the zone of the dag."""
@@ -23,11 +39,27 @@ class DagRun:
     dag_id: str
     run_id: str
     run_type: str
-    logical_date: datetime
-    data_interval_start: datetime
-    data_interval_end: datetime
     conf: dict[str, Any]
-    queued_at: datetime | None = None
+    times: Times = field(repr=False, compare=False)
+
+    @cached_property
+    def logical_date(self) -> datetime:
+        """The start of what the run covers, or the time that was asked for."""
+        moment = self.times.get("logical_date")
+        assert moment is not None  # every run has one
+        return moment
+
+    @cached_property
+    def data_interval_start(self) -> datetime:
+        return self.times.get("data_interval_start") or self.logical_date
+
+    @cached_property
+    def data_interval_end(self) -> datetime:
+        return self.times.get("data_interval_end") or self.logical_date
+
+    @cached_property
+    def queued_at(self) -> datetime | None:
+        return self.times.get("queued_at")
 
     @property
     def execution_date(self) -> datetime:
@@ -70,7 +102,10 @@ class TaskInstance:
     try_number: int
     max_tries: int
     xcoms: XComStore
-    started_at: datetime | None = None
+
+    @property
+    def started_at(self) -> datetime | None:
+        return self.run.times.get("started_at")
 
     @property
     def task_id(self) -> str:

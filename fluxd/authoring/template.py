@@ -19,6 +19,7 @@ from fluxd.authoring.checks import nearest
 from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.references import Reference, is_template
+from fluxd.authoring.spec import shown
 from fluxd.errors import FluxError, Invalid
 from fluxd.sensors import SHIPPED
 
@@ -131,8 +132,10 @@ def warm(dags: "Iterable[DAG]") -> None:
     for dag in dags:
         renderer = renderer_of(dag)
         for task in list(dag.tasks.values())[:PRELOADED_MAX]:
-            for name in task.template_fields:
-                renderer.warm(getattr(task, name, None))
+            getattr(task, "parameters", None)
+            if renderer.plain(task) is None:
+                for name in task.template_fields:
+                    renderer.warm(getattr(task, name, None))
 
 
 def waits_in_daemon(task: BaseOperator) -> bool:
@@ -165,6 +168,7 @@ class Renderer:
     def __init__(self, dag: "DAG") -> None:
         self.dag = dag
         self._compiled: dict[str, Template] = {}
+        self._plain: dict[str, dict[str, Any] | None] = {}
 
     @cached_property
     def environment(self) -> "Environment":
@@ -182,6 +186,14 @@ class Renderer:
         elif isinstance(value, list | tuple):
             for item in value:
                 self.warm(item)
+
+    def plain(self, task: BaseOperator) -> dict[str, Any] | None:
+        """The fields, as people see them, of a task that has nothing to render; else None. Found once per task."""
+        if task.task_id not in self._plain:
+            values = {name: getattr(task, name, MISSING) for name in task.template_fields}
+            dynamic = any(value is MISSING or _to_render(value, task) for value in values.values())
+            self._plain[task.task_id] = None if dynamic else {name: shown(value) for name, value in values.items()}
+        return self._plain[task.task_id]
 
     def operator(self, task: BaseOperator, context: Mapping[str, Any]) -> BaseOperator:
         """A copy of the task with its template fields rendered. Raises Invalid FLX-3001..3003."""
@@ -256,6 +268,20 @@ class Renderer:
         if found is None:
             found = self._compiled[text] = self.environment.from_string(text)
         return found
+
+
+MISSING: Any = object()
+
+
+def _to_render(value: Any, task: BaseOperator) -> bool:
+    """Whether there is a template, a reference, or what may be the name of a template file in a value."""
+    if isinstance(value, str):
+        return is_template(value) or value.endswith(tuple(task.template_ext))
+    if isinstance(value, dict):
+        return any(_to_render(item, task) for item in value.values())
+    if isinstance(value, list | tuple | set):
+        return any(_to_render(item, task) for item in value)
+    return isinstance(value, Reference)
 
 
 @lru_cache(maxsize=64)

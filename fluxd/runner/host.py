@@ -6,7 +6,6 @@ stands in their records for the next runner.
 
 import contextlib
 import gc
-import json
 import os
 import select
 import signal
@@ -24,12 +23,13 @@ from fluxd.runner.forking import fork
 from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
 from fluxd.runner.processes import HOST_NAME, set_name, signal_group
-from fluxd.runner.protocol import FrameReader, Message, encode, frame
+from fluxd.runner.protocol import FrameReader, Message, encode, frame, from_json
 from fluxd.runner.records import Record, open_record
 from fluxd.runner.spare import Spare
 
 READ_SIZE = 256 * 1024
 SPARE_BELOW = 2  # attempts that run at once
+REHEARSALS = 12  # above the number of runs after which the interpreter specialises code
 WARM_AFTER_S = 0.2
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
 THREADS = (
@@ -140,7 +140,8 @@ class _Host:
         self._poll = select.epoll()
         self._poll.register(sock, select.EPOLLIN)
         self._pids: dict[int, int] = {}  # fence -> pid
-        self._ends: dict[int, int] = {}  # pidfd -> fence
+        self._fences: dict[int, int] = {}  # pid -> fence
+        self._ends: dict[int, int] = {}  # pidfd -> pid
         self._is_warm = False
         self._spare: Spare | None = None
         self._kill_at: float | None = None  # when the runner is gone
@@ -192,7 +193,7 @@ class _Host:
         self._warm()
         spare, self._spare = self._spare, None
         if spare is not None and spare.send(payload):
-            pid, end = spare.pid, spare.end
+            pid = spare.pid
         else:
             try:
                 pid = fork()
@@ -201,16 +202,16 @@ class _Host:
                 return
             if pid == 0:
                 self._become(payload)
-            end = self._watch(pid)
+            self._watch(pid)
         self._pids[fence] = pid
-        self._ends[end] = fence
+        self._fences[pid] = fence
         self._out.append(frame(b'{"type":"began","fence":%d,"pid":%d,"at":%.6f}' % (fence, pid, time.time())))
 
-    def _watch(self, pid: int) -> int:
-        """A descriptor that is readable when this child has ended."""
+    def _watch(self, pid: int) -> None:
+        """Hear of the end of this child."""
         end = os.pidfd_open(pid)
+        self._ends[end] = pid
         self._poll.register(end, select.EPOLLIN)
-        return end
 
     def _become(self, payload: bytes) -> NoReturn:
         """In the child: run the order."""
@@ -224,14 +225,15 @@ class _Host:
     def _perform(self, payload: bytes) -> NoReturn:
         head, _, order = payload.partition(b"\n")
         record = head.split()[1].decode()
-        child.attempt(json.loads(order), open_record(self._folder, record), self._loaded.perform)
+        child.attempt(from_json(order), open_record(self._folder, record), self._loaded.perform)
 
     def _make_spare(self) -> None:
         """For the next order, unless so much runs at once that all wait for the processors anyway."""
         if self._spare is None and self._is_warm and self._kill_at is None and len(self._pids) < SPARE_BELOW:
             with contextlib.suppress(OSError):
                 pid, write_end = spares.make(self._let_go, self._rehearse, self._perform)
-                self._spare = Spare(pid, self._watch(pid), write_end)
+                self._watch(pid)
+                self._spare = Spare(pid, write_end)
 
     def _rehearse(self) -> None:
         child.detach()
@@ -247,13 +249,14 @@ class _Host:
     def _reap(self, end: int) -> None:
         """A child is a zombie: end what is left of its group, whose number it still holds, let it go, and tell."""
         now = time.time()
-        fence = self._ends.pop(end, None)
+        pid = self._ends.pop(end)
+        fence = self._fences.pop(pid, None)
         self._poll.unregister(end)  # closing is not enough while a forked child has a copy
         os.close(end)
         if fence is None:
-            self._bury_spare()
+            self._bury_spare(pid)
             return
-        pid = self._pids.pop(fence)
+        del self._pids[fence]
         signal_group(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         exited = os.WIFEXITED(status)
@@ -267,11 +270,11 @@ class _Host:
             )
         )
 
-    def _bury_spare(self) -> None:
-        """The child that waited died before there was an order for it."""
-        if self._spare is not None:
+    def _bury_spare(self, pid: int) -> None:
+        """A child that waited died before there was an order for it."""
+        os.waitpid(pid, 0)
+        if self._spare is not None and self._spare.pid == pid:
             self._spare.close()
-            os.waitpid(self._spare.pid, 0)
             self._spare = None
 
     def _warm(self) -> None:
@@ -279,6 +282,9 @@ class _Host:
         if not self._is_warm:
             self._is_warm = True
             template.warm(self._loaded.dags.values())
+            # The interpreter makes code faster, and fills caches, where it runs: here it does so once for all forks.
+            for _ in range(REHEARSALS):
+                child.rehearse(self._loaded.dags.values())
             gc.collect()
             gc.freeze()
 

@@ -18,11 +18,10 @@ NAME = "flux-spare"
 
 
 class Spare:
-    """The host's end of a waiting child: its pid, what is readable at its end, and where its order is written."""
+    """The host's end of a waiting child: its pid, and where its order is written."""
 
-    def __init__(self, pid: int, end: int, write_end: int) -> None:
+    def __init__(self, pid: int, write_end: int) -> None:
         self.pid = pid
-        self.end = end
         self._write_end = write_end
 
     def send(self, payload: bytes) -> bool:

@@ -149,6 +149,34 @@ def test_many_attempts_at_once_each_end_once(rig: Rig) -> None:
     assert (rig.home / "runner.log").read_text() == "ready\n"
 
 
+def waiting_child(rig: Rig) -> int | None:
+    """The process that was forked ahead for the next order, once it waits."""
+    pid = rig.process.pid if rig.process else 0
+    for host in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        for child in Path(f"/proc/{host}/task/{host}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text() == "flux-spare\n":
+                return int(child)
+    return None
+
+
+def test_a_child_waits_for_the_next_order(rig: Rig) -> None:
+    loaded = rig.load_task("import os\nreturn os.environ['FLUX_FENCE']")
+    rig.run(1, loaded=loaded)
+    waiting = until(lambda: waiting_child(rig), "a child waits")
+    ended = rig.run(2, loaded=loaded)
+    assert (ended["pid"], ended["outcome"]["xcoms"]) == (waiting, [["return_value", "2"]])
+
+
+def test_a_waiting_child_that_dies_is_replaced(rig: Rig) -> None:
+    loaded = rig.load_task("return 1")
+    rig.run(1, loaded=loaded)
+    waiting = until(lambda: waiting_child(rig), "a child waits")
+    os.kill(waiting, signal.SIGKILL)
+    assert rig.run(2, loaded=loaded)["outcome"]["state"] in ("success", "failed")
+    until(lambda: waiting_child(rig) not in (None, waiting), "another child waits")
+    assert rig.run(3, loaded=loaded)["outcome"]["xcoms"] == [["return_value", 1]]
+
+
 def test_told_to_stop_a_task_gets_term_and_its_clean_up_runs(rig: Rig) -> None:
     loaded = rig.load_task(
         """
