@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from fluxd.runner.forking import fork
 from fluxd.runner.logs import open_log, write_log
 from fluxd.runner.outcomes import crashed, failed, of_command
-from fluxd.runner.processes import signal_group, start_ticks
-from fluxd.runner.protocol import Message
+from fluxd.runner.processes import signal_group, since_boot
+from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Record, Records
 
 DEFAULT_GRACE_S = 10.0
@@ -24,7 +24,7 @@ DEFAULT_GRACE_S = 10.0
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 Body = Callable[[Message, Record], NoReturn]
-Tell = Callable[[Message, Record | None], None]
+Tell = Callable[["Attempt", bytes, bool], None]  # (attempt, message as JSON, whether it has ended)
 Send = Callable[[int, int], None]  # (fence, signal number) to the process that is the parent
 
 
@@ -53,7 +53,7 @@ class Attempts:
         self.live: dict[int, Attempt] = {}
         self.by_pid: dict[int, Attempt] = {}  # our own children
         self._records = records
-        self._boot_id = boot_id
+        self._boot_id = boot_id.encode()
         self._tell = tell
         self._environment = dict(os.environ)
 
@@ -85,7 +85,7 @@ class Attempts:
             self.never_began(attempt, "FLX-7010", "NotStarted", f"The command {argv[0]} could not be started: {error}.")
         else:
             self.by_pid[pid] = attempt
-            self.began(attempt, pid, time.time())
+            self.began(attempt, pid, time.time(), since_boot())
         finally:
             os.close(log)
 
@@ -107,24 +107,26 @@ class Attempts:
             finally:
                 os._exit(70)
         self.by_pid[pid] = attempt
-        self.began(attempt, pid, time.time())
+        self.began(attempt, pid, time.time(), since_boot())
 
     def write_ahead(self, attempt: Attempt) -> Record | None:
         """The exit record, before anything runs. None: it cannot be made, so the attempt has ended."""
         try:
             attempt.record = self._records.take()
-            attempt.record.append({"fence": attempt.fence, "boot_id": self._boot_id})
+            attempt.record.append_payload(b'{"fence":%d,"boot_id":"%b"}' % (attempt.fence, self._boot_id))
             return attempt.record
         except OSError as error:
             why = f"Its exit record could not be written: {error}."
             self.never_began(attempt, "FLX-7010", "NotStarted", why)
             return None
 
-    def began(self, attempt: Attempt, pid: int, at: float) -> None:
-        """Its process runs."""
+    def began(self, attempt: Attempt, pid: int, at: float, seen: float) -> None:
+        """Its process runs; `seen` is the same moment in seconds since boot."""
         attempt.pid, attempt.started_at = pid, at
-        self._append(attempt, {"pid": pid, "start_ticks": start_ticks(pid), "started_at": at})
-        self._tell({"type": "started", "fence": attempt.fence, "pid": pid, "started_at": at}, attempt.record)
+        self._append(attempt, b'{"pid":%d,"seen":%.3f,"started_at":%.6f}' % (pid, seen, at))
+        self._tell(
+            attempt, b'{"type":"started","fence":%d,"pid":%d,"started_at":%.6f}' % (attempt.fence, pid, at), False
+        )
 
     def never_began(self, attempt: Attempt, code: str, kind: str, why: str, *, retry: bool = True) -> None:
         """It ended before it had a process."""
@@ -196,14 +198,15 @@ class Attempts:
             ended["killed"] = attempt.killed[0]
         if attempt.log_note is not None:
             ended["log_note"] = attempt.log_note
-        self._append(attempt, {"end": ended})
+        payload = to_json(ended)
+        self._append(attempt, b'{"end":%b}' % payload)
         del self.live[attempt.fence]
-        self._tell(ended, attempt.record)
+        self._tell(attempt, payload, True)
 
-    def _append(self, attempt: Attempt, line: Message) -> None:
+    def _append(self, attempt: Attempt, payload: bytes) -> None:
         if attempt.record is not None:
             with contextlib.suppress(OSError):  # a full disk; what we know is told all the same
-                attempt.record.append(line)
+                attempt.record.append_payload(payload)
 
     def lost(self, attempt: Attempt) -> None:
         """It is proved gone, and nobody will tell how it ended."""
@@ -214,7 +217,7 @@ class Attempts:
         attempt.send = None
         self.by_pid[pid] = attempt
         if attempt.pid is None:
-            self.began(attempt, pid, time.time())
+            self.began(attempt, pid, time.time(), since_boot())
         if attempt.killed is not None:  # the host may not have heard of it any more
             signal_group(pid, signal.SIGTERM)
 

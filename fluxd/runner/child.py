@@ -112,9 +112,12 @@ def add_environment(variables: dict[str, str]) -> None:
 def attempt(order: Message, record: Record, perform: Perform) -> NoReturn:
     """Run one attempt to its end and leave the process, which has detached itself."""
     status = EXIT_NO_RECORD
+    pid = os.getpid()
     try:
         enter(order, record)
         outcome = _perform(order, record, perform)
+        if os.getpid() != pid:  # the task forked, and its child came back here too: the result is the parent's to tell
+            os._exit(0)
         if LogFile.lost:
             note = f"FLX-7021: {LogFile.lost} bytes of the output could not be written to the log ({LogFile.why})."
             record.append({"log_note": note})

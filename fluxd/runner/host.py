@@ -22,13 +22,14 @@ from fluxd.runner.attempts import DEFAULT_GRACE_S
 from fluxd.runner.forking import fork
 from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
-from fluxd.runner.processes import HOST_NAME, set_name, signal_group
+from fluxd.runner.processes import HOST_NAME, set_name, signal_group, since_boot
 from fluxd.runner.protocol import FrameReader, Message, encode, frame, from_json
 from fluxd.runner.records import Record, open_record
 from fluxd.runner.spare import Spare
 
 READ_SIZE = 256 * 1024
 SPARE_BELOW = 2  # attempts that run at once
+EXIT_CUT_OFF = 71  # EX_OSERR
 REHEARSALS = 12  # above the number of runs after which the interpreter specialises code
 WARM_AFTER_S = 0.2
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
@@ -89,7 +90,7 @@ def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoRe
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        sock.sendall(encode(_report(loaded, order)))
+        _send_report(sock, encode(_report(loaded, order)))
         if loaded.error is None and not loaded.threads:
             _Host(sock, loaded, folder).serve()
         status = 0
@@ -97,6 +98,13 @@ def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoRe
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _send_report(sock: socket.socket, report: bytes) -> None:
+    try:
+        sock.sendall(report)
+    except OSError:  # the import closed it, or the runner is gone
+        os._exit(EXIT_CUT_OFF)
 
 
 def run_afresh(order: Message, source: Message, record: Record) -> NoReturn:
@@ -205,7 +213,11 @@ class _Host:
             self._watch(pid)
         self._pids[fence] = pid
         self._fences[pid] = fence
-        self._out.append(frame(b'{"type":"began","fence":%d,"pid":%d,"at":%.6f}' % (fence, pid, time.time())))
+        self._out.append(
+            frame(
+                b'{"type":"began","fence":%d,"pid":%d,"at":%.6f,"seen":%.3f}' % (fence, pid, time.time(), since_boot())
+            )
+        )
 
     def _watch(self, pid: int) -> None:
         """Hear of the end of this child."""
@@ -281,10 +293,11 @@ class _Host:
         """Before the first fork: what every attempt would do for itself else."""
         if not self._is_warm:
             self._is_warm = True
-            template.warm(self._loaded.dags.values())
-            # The interpreter makes code faster, and fills caches, where it runs: here it does so once for all forks.
-            for _ in range(REHEARSALS):
-                child.rehearse(self._loaded.dags.values())
+            with contextlib.suppress(Exception):  # what is wrong with a task is told when it runs
+                template.warm(self._loaded.dags.values())
+                # The interpreter makes code faster, and fills caches, where it runs: here once for all forks.
+                for _ in range(REHEARSALS):
+                    child.rehearse(self._loaded.dags.values())
             gc.collect()
             gc.freeze()
 

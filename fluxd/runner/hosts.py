@@ -1,7 +1,6 @@
 """The dag hosts as the runner sees them: made by fork, bounded, dropped when idle, killed when an import runs wild."""
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -11,12 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from fluxd.runner import processes
 from fluxd.runner.attempts import Attempt, Attempts
 from fluxd.runner.channel import Channel
 from fluxd.runner.forking import fork
-from fluxd.runner.host import PRINTS, run_host
+from fluxd.runner.host import EXIT_CUT_OFF, PRINTS, run_host
 from fluxd.runner.outcomes import signal_name
-from fluxd.runner.protocol import Message, frame, to_json
+from fluxd.runner.protocol import Message, frame, from_json, to_json
 from fluxd.runner.records import Records
 
 IMPORTS_AT_ONCE = 4
@@ -170,14 +170,14 @@ class Hosts:
         attempt.order.pop("context", None)  # nobody here needs it any more
 
     def _heard(self, host: Host, payload: bytes) -> None:
-        message = json.loads(payload)
+        message = from_json(payload)
         kind = message["type"]
         if kind in ("loaded", "ready"):
             self._imported(host, message, payload)
             return
         attempt = host.attempts[message["fence"]]
         if kind == "began":
-            self._attempts.began(attempt, message["pid"], message["at"])
+            self._attempts.began(attempt, message["pid"], message["at"], message["seen"])
             return
         del host.attempts[attempt.fence]
         host.used_at = time.monotonic()
@@ -273,6 +273,7 @@ class Hosts:
 
     def _ended(self, host: Host) -> None:
         """The connection is gone without our doing: the host died, or its file closed our socket."""
+        cut_off = not processes.exiting(host.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(host.pid, signal.SIGKILL)
         host.ready = False
@@ -283,7 +284,7 @@ class Hosts:
             self._owner.died(host)
             return
         self._end_import(host)
-        code, words = host.why_killed or _why(info)
+        code, words = host.why_killed or _why(info, cut_off)
         order = host.import_order
         file = order["file"]
         error = {"code": code, "message": f"{file}: {words}", "line": None, "file": file, "traceback": ""}
@@ -339,7 +340,10 @@ class Hosts:
                 self._drop(host)
 
 
-def _why(info: Any) -> tuple[str, str]:
+def _why(info: Any, cut_off: bool) -> tuple[str, str]:
+    if cut_off or (info.si_code == os.CLD_EXITED and info.si_status == EXIT_CUT_OFF):
+        words = "importing it closed what it had not opened (os.closerange?), or became another program (os.exec?)"
+        return "FLX-2007", f"{words}; drop that call."
     if info.si_code == os.CLD_EXITED:
         words = f"importing it ended the process with exit code {info.si_status} (os._exit?); drop that call."
         return "FLX-2007", words

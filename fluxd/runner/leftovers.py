@@ -13,7 +13,7 @@ from typing import Any
 
 from fluxd.runner import processes, records
 from fluxd.runner.environment import MARK
-from fluxd.runner.protocol import Message
+from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Records
 from fluxd.runner.results import Results
 
@@ -26,24 +26,25 @@ def settle(folder: str, home: str, boot_id: str, reusable: Records, results: Res
     _end(_running(folder, boot_id), home)
     for fence, (name, known) in records.stored(folder).items():
         record = reusable.open(name)
-        results.keep(_told(fence, known, boot_id), record)
+        message = _told(fence, known, boot_id)
+        results.keep(message["type"], fence, to_json(message), record)
     records.sweep(folder)
 
 
-def _running(folder: str, boot_id: str) -> dict[int, int]:
-    """pid -> start time in ticks, of the attempts without an end."""
+def _running(folder: str, boot_id: str) -> dict[int, float]:
+    """pid -> when it was seen (seconds since boot), of the attempts without an end."""
     return {
-        known["pid"]: known["start_ticks"]
+        known["pid"]: known["seen"]
         for _, known in records.stored(folder).values()
         if "end" not in known and known.get("boot_id") == boot_id and "pid" in known
     }
 
 
-def _end(pids: dict[int, int], home: str) -> None:
+def _end(pids: dict[int, float], home: str) -> None:
     """TERM to the recorded groups, KILL to everything of this home that is still there after the grace."""
     mark = f"{MARK}={home}".encode()
-    for pid, ticks in pids.items():
-        if processes.alive(pid, ticks):
+    for pid, seen in pids.items():
+        if processes.alive(pid, seen):
             _signal_group(pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while remaining := _remaining(pids, mark):
@@ -53,9 +54,9 @@ def _end(pids: dict[int, int], home: str) -> None:
         time.sleep(STEP_S)
 
 
-def _remaining(pids: dict[int, int], mark: bytes) -> list[int]:
-    living = [pid for pid, ticks in pids.items() if processes.alive(pid, ticks)]
-    return living or [pid for pid in processes.carrying(mark) if processes.alive(pid, processes.start_ticks(pid))]
+def _remaining(pids: dict[int, float], mark: bytes) -> list[int]:
+    living = [pid for pid, seen in pids.items() if processes.alive(pid, seen)]
+    return living or [pid for pid in processes.carrying(mark) if processes.alive(pid)]
 
 
 def _signal_group(pid: int, number: int) -> None:

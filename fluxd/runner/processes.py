@@ -1,15 +1,20 @@
 """Facts about processes, from /proc: who is alive, since when, and whose child is whose.
 
-A pid alone proves nothing, because pids are used again: a process is known by boot id, pid and start time.
+A pid alone proves nothing, because pids are used again: a process is known by boot id, pid, and that it had begun when
+we saw it under this pid.
 """
 
 import ctypes
+import math
 import os
+import time
 
 from fluxd.runner.environment import MARK
 
 PR_SET_CHILD_SUBREAPER = 36
 HOST_NAME = "flux-host"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PF_EXITING = 0x4  # include/linux/sched.h
 
 
 def boot_id() -> str:
@@ -45,16 +50,24 @@ def _stat(pid: int) -> list[bytes] | None:
     return text[text.rindex(b")") + 2 :].split()
 
 
-def start_ticks(pid: int) -> int:
-    """When the process began, in clock ticks since boot; 0 when it is gone."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else 0
+def since_boot() -> float:
+    """Seconds since the machine was booted."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def alive(pid: int, ticks: int) -> bool:
-    """Whether this very process still runs (a zombie does not)."""
+def alive(pid: int, seen: float = math.inf) -> bool:
+    """Whether the process that had this pid at `seen` (seconds since boot) still runs; a zombie does not.
+
+    Another process can have got the pid only after that, so it began later.
+    """
     fields = _stat(pid)
-    return fields is not None and fields[0] not in b"ZX" and int(fields[19]) == ticks
+    return fields is not None and fields[0] not in b"ZX" and (int(fields[19]) - 1) / TICKS_PER_S <= seen
+
+
+def exiting(pid: int) -> bool:
+    """Whether the process has ended, or is about to and only its descriptors are closed as yet."""
+    fields = _stat(pid)
+    return fields is None or fields[0] in b"ZX" or bool(int(fields[6]) & PF_EXITING)
 
 
 def signal_group(pid: int, number: int) -> None:

@@ -1,9 +1,9 @@
 """Exit records: what is known of attempts on disk, so that no result is lost with the process that held it.
 
-A record is a small file in `home/runner/`. It holds JSON lines, each followed by a space and its CRC-32 in hex: the
-fence (before the process exists), who runs, the outcome (written by the child), and the end. When the daemon has stored
-the result, the record is emptied and used for another attempt: making and deleting a file for each attempt would cost
-more than all the writing.
+A record is a file in `home/runner/` that holds one attempt at a time. It consists of JSON lines, each followed by a
+space and its CRC-32 in hex: the fence (before the process exists), who runs, the outcome (written by the child), and
+the end. When the daemon has stored the result, a line says that the record is free, and the lines of the next attempt
+follow: to make and delete (or only to empty) a file for each attempt costs more than all the writing.
 
 They are not synced: they have to survive the death of processes, not that of the machine. After a power cut every
 attempt is gone anyway (the boot id says so).
@@ -18,17 +18,19 @@ from typing import Any
 from fluxd.runner.protocol import to_json
 
 SUFFIX = ".rec"
+SIZE_MAX = 256 * 1024  # a larger one is emptied before it is used again
 FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 
 
 class Record:
-    """One open record file."""
+    """One open record file. `start` is where the lines of its attempt begin."""
 
-    __slots__ = ("fd", "name")
+    __slots__ = ("fd", "name", "start")
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: str, fd: int, start: int = 0) -> None:
         self.name = name
         self.fd = fd
+        self.start = start
 
     def append(self, line: dict[str, Any]) -> None:
         """Add one line in one write. Raises OSError when the disk is full."""
@@ -36,14 +38,14 @@ class Record:
 
     def append_payload(self, payload: bytes) -> None:
         """Add a line that is JSON already."""
-        data = b"%b %08x\n" % (payload, zlib.crc32(payload))
+        data = b"\n%b %08x\n" % (payload, zlib.crc32(payload))  # an end of line before, too: the last may be torn
         written = os.write(self.fd, data)
         while written < len(data):  # a signal, or a nearly full disk: the next write says which
             written += os.write(self.fd, data[written:])
 
     def content(self) -> dict[str, Any]:
         """All lines, merged."""
-        return merge(os.pread(self.fd, os.fstat(self.fd).st_size, 0))
+        return merge(os.pread(self.fd, os.lseek(self.fd, 0, os.SEEK_END) - self.start, self.start))
 
 
 class Records:
@@ -56,9 +58,14 @@ class Records:
         self._made = 0
 
     def take(self) -> Record:
-        """An empty record. Raises OSError when none can be made."""
+        """A free record. Raises OSError when none can be made."""
         if self._free:
-            return self._free.pop()
+            record = self._free.pop()
+            record.start = os.lseek(record.fd, 0, os.SEEK_END)
+            if record.start > SIZE_MAX:
+                os.ftruncate(record.fd, 0)
+                record.start = 0
+            return record
         while True:
             self._made += 1
             name = f"{os.getpid()}.{self._made}{SUFFIX}"
@@ -76,7 +83,8 @@ class Records:
 
     def give_back(self, record: Record) -> None:
         """Its result is stored: it may be used again."""
-        os.ftruncate(record.fd, 0)
+        with contextlib.suppress(OSError):  # on a full disk it is reported once more, if we die before it is used
+            record.append({"free": True})
         self._free.append(record)
 
     def forget(self, besides: int = -1) -> None:
@@ -96,13 +104,24 @@ def open_record(folder: str, name: str) -> Record:
 
 
 def merge(data: bytes) -> dict[str, Any]:
-    """The lines of a record as one dict, later ones over earlier ones; a torn or damaged line ends it."""
+    """The lines of the last attempt in a record as one dict, later ones over earlier ones; {} when it is free.
+
+    What follows a torn or damaged line does not count, up to the next attempt.
+    """
     known: dict[str, Any] = {}
-    for line in data.split(b"\n"):
+    damaged = False
+    for line in filter(None, data.split(b"\n")):
         payload, _, checksum = line.rpartition(b" ")
         if checksum != b"%08x" % zlib.crc32(payload):
-            break
-        known |= json.loads(payload)
+            damaged = True
+            continue
+        told = json.loads(payload)
+        if "fence" in told:
+            known, damaged = told, False
+        elif "free" in told:
+            known = {}
+        elif not damaged:
+            known |= told
     return known
 
 

@@ -1,6 +1,5 @@
 """What the runner has told, or has to tell, and the daemon has not acknowledged."""
 
-from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Record, Records
 
 
@@ -32,11 +31,9 @@ class Results:
         """All messages of one kind as a JSON list."""
         return b"[" + b",".join(result.payload for result in self._by_fence.values() if result.kind == kind) + b"]"
 
-    def keep(self, message: Message, record: Record | None) -> bytes:
-        """Keep an `ended` or `lost` message; returns its payload."""
-        payload = to_json(message)
-        self._by_fence[message["fence"]] = Result(message["type"], payload, record)
-        return payload
+    def keep(self, kind: str, fence: int, payload: bytes, record: Record | None) -> None:
+        """Keep an `ended` or `lost` message."""
+        self._by_fence[fence] = Result(kind, payload, record)
 
     def acknowledged(self, fences: list[int]) -> None:
         """Forget these; their records may be used again."""

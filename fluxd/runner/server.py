@@ -5,7 +5,6 @@ written once, at its end.
 """
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -20,8 +19,8 @@ from fluxd.runner.channel import Channel
 from fluxd.runner.host import run_afresh
 from fluxd.runner.hosts import Host, Hosts
 from fluxd.runner.logs import write_log
-from fluxd.runner.protocol import PROTOCOL, Message, frame, to_json
-from fluxd.runner.records import Record, Records
+from fluxd.runner.protocol import PROTOCOL, Message, frame, from_json, to_json
+from fluxd.runner.records import Records
 from fluxd.runner.results import Results
 
 BUNDLES_REMEMBERED = 10_000
@@ -166,7 +165,7 @@ class Runner:
             self._daemon.send(frame(payload))
 
     def _ordered(self, payload: bytes) -> None:
-        order = json.loads(payload)
+        order = from_json(payload)
         kind = order["type"]
         if not self._greeted:
             self._hello(order)
@@ -261,13 +260,12 @@ class Runner:
         for attempt in attempts:
             self._attempts.fork(attempt, lambda order, record: run_afresh(order, source, record), self._become_child)
 
-    def _told(self, message: Message, record: Record | None) -> None:
+    def _told(self, attempt: Attempt, payload: bytes, ended: bool) -> None:
         """An attempt began or ended."""
-        if message["type"] == "ended":
-            self.reply(self.results.keep(message, record))
+        if ended:
+            self.results.keep("ended", attempt.fence, payload, attempt.record)
             self._sweep_due = True
-        else:
-            self.reply(to_json(message))
+        self.reply(payload)
 
     def import_failed(self, host: Host, error: Message) -> None:
         why = f"Its dag file could not be imported: {error['message']}"
@@ -307,8 +305,9 @@ class Runner:
             return
         evidence = f"the process that held its dag file (pid {host.pid}) died, and the attempt's own is gone"
         self._attempts.lost(attempt)
-        message = {"type": "lost", "fence": attempt.fence, "evidence": evidence}
-        self.reply(self.results.keep(message, attempt.record))
+        payload = to_json({"type": "lost", "fence": attempt.fence, "evidence": evidence})
+        self.results.keep("lost", attempt.fence, payload, attempt.record)
+        self.reply(payload)
 
     def _kill(self, fence: int, reason: str, grace_s: float | None) -> None:
         attempt = self._attempts.live.get(fence)

@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from fluxd.runner import records
 from fluxd.runner.protocol import PROTOCOL, FrameReader, encode
 
 PATIENCE_S = 30.0
@@ -178,7 +179,8 @@ class Rig:
 
     def records(self) -> list[Path]:
         """The exit records that are in use."""
-        return [path for path in (self.home / "runner").glob("*.rec") if path.stat().st_size]
+        folder = self.home / "runner"
+        return [folder / name for name, _ in records.stored(str(folder)).values()]
 
     def stop(self) -> int:
         """Stop the runner by SIGTERM."""

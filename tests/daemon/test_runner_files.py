@@ -74,7 +74,8 @@ BROKEN = {
         "cycle.py",
         "cycle",
     ),
-    "closes": ("import os\nos.closerange(3, 1000)\n", "FLX-2007", "closes.py", "SIGKILL"),
+    "closes": ("import os\nos.closerange(3, 1000)\n", "FLX-2007", "closes.py", "os.closerange"),
+    "becomes": ("import os\nos.execvp('sleep', ['sleep', '60'])\n", "FLX-2007", "becomes.py", "os.exec"),
     "recursion": ("def f():\n    f()\nf()\n", "FLX-2003", "recursion.py, line 2", "RecursionError"),
 }
 

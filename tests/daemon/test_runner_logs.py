@@ -162,3 +162,19 @@ def test_a_task_may_fork_and_thread_as_anybody(rig: Rig) -> None:
     )
     assert ended["outcome"]["state"] == "success", (ended, rig.logged(1))
     assert ended["outcome"]["xcoms"] == [["return_value", True]]
+
+
+def test_only_the_task_itself_tells_its_result_and_not_a_child_it_forked(rig: Rig) -> None:
+    ended = rig.python(
+        1,
+        """
+        import os
+        child = os.fork()
+        if child == 0:
+            return "the child's"
+        os.waitpid(child, 0)
+        os._exit(3)
+        """,
+    )
+    assert ended["outcome"]["state"] == "failed", ended
+    assert "exit code 3" in ended["outcome"]["error"]["message"]
