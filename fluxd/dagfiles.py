@@ -16,7 +16,8 @@ from watchfiles import Change, awatch
 
 from fluxd.config import Settings
 from fluxd.core.events import DagLoaded, DagRemoved, Event
-from fluxd.core.spec import dag_from_json
+from fluxd.core.spec import DagSpec
+from fluxd.core.specchecks import checked_dag
 from fluxd.errors import FluxError
 from fluxd.observations import Seen, observe
 
@@ -25,7 +26,7 @@ from fluxd.observations import Seen, observe
 class Loaded:
     """What a load came to: the dags that the file defines now, and those that it no longer does."""
 
-    dags: list[tuple[dict[str, Any], int]]  # (spec as JSON, version id)
+    versions: dict[str, int]  # dag id -> version id
     removed: list[str]
 
 
@@ -72,6 +73,7 @@ class DagFiles:
     _slots: asyncio.Semaphore = field(init=False)
     # Loads of one file are kept in order: the newest content is the last to be stored.
     _loading: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _waiting: set[str] = field(default_factory=set)  # files whose load has not begun yet
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.dagfiles.loads_at_once)
@@ -89,6 +91,7 @@ class DagFiles:
     async def watch(self) -> None:
         """Load all files, and then what changes, until cancelled. Begun anew, it finds what changed meanwhile."""
         stop = asyncio.Event()
+        self._waiting.clear()  # of a watch that failed
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(stop))  # first, so that no change falls between the two
@@ -97,12 +100,11 @@ class DagFiles:
             stop.set()  # the watching thread would else finish its wait of seconds first
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        async with contextlib.aclosing(self._changes(stop)) as found:
+        # Nobody waits for the loads of the last change: one file that hangs would hold up all others.
+        async with asyncio.TaskGroup() as group, contextlib.aclosing(self._changes(stop)) as found:
             async for changes in found:
-                files = self._affected(changes)
-                async with asyncio.TaskGroup() as group:
-                    for file in sorted(files):
-                        group.create_task(self.reload(file))
+                for file in sorted(self._affected(changes)):
+                    group.create_task(self.reload(file))
 
     def _changes(self, stop: asyncio.Event) -> AsyncGenerator[set[tuple[Change, str]], None]:
         settle_ms = self.settings.dagfiles.settle_ms
@@ -131,21 +133,25 @@ class DagFiles:
 
     async def reload(self, file: str) -> None:
         """Load one file now and store what came of it."""
+        if file in self._waiting:
+            return  # that load will see what the file holds now
+        self._waiting.add(file)
         lock = self._loading.setdefault(file, asyncio.Lock())
         async with lock, self._slots:
+            self._waiting.discard(file)
             if not (self.settings.dags / file).is_file():
                 await self._gone(file)
                 return
             try:
                 message = await self.load(file)
                 if message["error"] is None:
-                    await self._loaded(file, message)
+                    await self._loaded(file, message, [checked_dag(spec) for spec in message["dags"]])
                 else:
                     await self._broken(file, message["error"])
             except FluxError as error:
-                await self._broken(file, {"code": error.code, "message": error.message})
+                await self._broken(file, {"code": error.code, "message": error.message, "file": file})
 
-    async def _loaded(self, file: str, message: dict[str, Any]) -> None:
+    async def _loaded(self, file: str, message: dict[str, Any], dags: list[DagSpec]) -> None:
         for importers in self._importers.values():
             importers.discard(file)
         for module in message["files"]:
@@ -155,11 +161,12 @@ class DagFiles:
         self._broken_files.discard(file)
         for dag_id in result.removed:
             self.post(DagRemoved(dag_id))
-        for spec, version_id in result.dags:
-            asked = spec.get("is_paused_upon_creation")
-            paused = self.settings.daemon.paused_at_creation if asked is None else asked
-            self.post(DagLoaded(dag_from_json(spec), version_id, paused))
-        names = ", ".join(spec["dag_id"] for spec in message["dags"]) or "no dags"
+        for dag in dags:
+            if dag.dag_id in result.versions:
+                asked = dag.is_paused_upon_creation
+                paused = self.settings.daemon.paused_at_creation if asked is None else asked
+                self.post(DagLoaded(dag, result.versions[dag.dag_id], paused))
+        names = ", ".join(dag.dag_id for dag in dags) or "no dags"
         observe(Seen.DAG_FILE_LOADED, file=file, seconds=message["seconds"], dags=names)
         self.on_change(file)
 

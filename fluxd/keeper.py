@@ -18,6 +18,7 @@ import asyncpg
 from fluxd.config import Settings
 from fluxd.core.commands import Revived, Saves, Snapshot
 from fluxd.core.events import TriggerRun
+from fluxd.core.model import RUN_FINISHED
 from fluxd.core.spec import dag_from_json
 from fluxd.dagfiles import Loaded
 from fluxd.errors import FluxError, Unavailable
@@ -32,7 +33,7 @@ RETRY_MAX_S = 5.0
 ANSWER_S = 60.0
 # Of a server that answers: it is full, or two statements met. It says so to this statement; the next may pass.
 PASSING = (asyncpg.InsufficientResourcesError, asyncpg.TransactionRollbackError, asyncpg.PostgresSystemError)
-RUN_NAMES_KEPT = 4096
+ENDED_NAMES_KEPT = 4096
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class Keeper:
         self._job = 0
         # run number -> (dag_id, run_id), so that a change of an instance can be told with its run's name
         self._names: dict[int, tuple[str, str]] = {}
+        self._ended_names: dict[int, tuple[str, str]] = {}  # of the last runs that ended: they may be marked
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -106,7 +108,10 @@ class Keeper:
         """A finished run, to run some of it again. Raises Unavailable when the database is away."""
         async with self._reader() as conn:
             row = await conn.fetchrow(QUERIES["name_of_run"], run_number)
-            return None if row is None else await turns.revive(conn, row["dag_id"], row["run_id"])
+            if row is None:
+                return None
+            self._ended_names[run_number] = (row["dag_id"], row["run_id"])
+            return await turns.revive(conn, row["dag_id"], row["run_id"])
 
     async def run_id_taken(self, event: TriggerRun) -> bool:
         """Whether the database has a run of this name. Raises Unavailable when the database is away."""
@@ -118,16 +123,22 @@ class Keeper:
         for run in saves.runs:
             self._names[run.number] = (run.dag_id, run.run_id)
         tasks = [
-            [*self._names.get(one.run_number, ("", "")), one.task_id, one.map_index, one.state, one.try_number]
+            [*self._name(one.run_number), one.task_id, one.map_index, one.state, one.try_number]
             for one in saves.instances
         ]
-        while len(self._names) > RUN_NAMES_KEPT:
-            self._names.pop(next(iter(self._names)))
+        for run in saves.runs:
+            if run.state in RUN_FINISHED:
+                self._ended_names[run.number] = self._names.pop(run.number)
+        while len(self._ended_names) > ENDED_NAMES_KEPT:
+            self._ended_names.pop(next(iter(self._ended_names)))
         return {
             "runs": [[run.dag_id, run.run_id, run.state] for run in saves.runs],
             "tasks": tasks,
             "dags": [cursor.dag_id for cursor in saves.cursors],
         }
+
+    def _name(self, run_number: int) -> tuple[str, str]:
+        return self._names.get(run_number) or self._ended_names.get(run_number, ("", ""))
 
     # ------------------------------------------------------------------------------------------ the launcher's
 
@@ -155,8 +166,7 @@ class Keeper:
         paused = self._settings.daemon.paused_at_creation
         what = [message[name] for name in ("bundle", "files", "dags", "seconds")]
         stored = await self._patiently(lambda conn: dags.store_load(conn, file, *what, paused=paused))
-        specs = {spec["dag_id"]: spec for spec in message["dags"]}
-        return Loaded([(specs[dag_id], version_id) for dag_id, version_id, _ in stored.dags], stored.gone)
+        return Loaded({dag_id: version_id for dag_id, version_id, _ in stored.dags}, stored.gone)
 
     async def broken(self, file: str, error: dict[str, Any]) -> None:
         await self._patiently(lambda conn: dags.store_error(conn, file, error))

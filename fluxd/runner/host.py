@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from fluxd.authoring import execution, template
+from fluxd.errors import FluxError, Invalid
 from fluxd.runner import child, loading
 from fluxd.runner import spare as spares
 from fluxd.runner.attempts import DEFAULT_GRACE_S
@@ -23,7 +24,7 @@ from fluxd.runner.forking import fork
 from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
 from fluxd.runner.processes import HOST_NAME, set_name, signal_group, since_boot
-from fluxd.runner.protocol import FrameReader, Message, encode, frame, from_json
+from fluxd.runner.protocol import BadFrame, FrameReader, Message, encode, frame, from_json
 from fluxd.runner.records import Record, open_record
 from fluxd.runner.spare import Spare
 
@@ -67,6 +68,11 @@ class Loaded:
         except Exception as error:
             self.error = loading.describe(error, self.file, self.source.dags_dir, 0, 0)
 
+    def refuse(self, error: FluxError) -> None:
+        """What was imported well is of no use all the same."""
+        self.error = loading.describe(error, self.file, self.source.dags_dir, 0, 0)
+        self.specs, self.source.files = [], {}
+
     def perform(self, order: Message, record: Record) -> dict[str, Any]:
         """Run the task that an order names."""
         dag = self.dags.get(order["dag_id"])
@@ -86,11 +92,7 @@ def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoRe
         os.setsid()
         set_name(HOST_NAME)
         loaded = Loaded(order)
-        child.flush_streams()
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
-        _send_report(sock, encode(_report(loaded, order)))
+        _report_back(sock, log, _encoded_report(loaded, order))
         if loaded.error is None and not loaded.threads:
             _Host(sock, loaded, folder).serve()
         status = 0
@@ -100,10 +102,24 @@ def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoRe
         os._exit(status)
 
 
-def _send_report(sock: socket.socket, report: bytes) -> None:
+def _encoded_report(loaded: Loaded, order: Message) -> bytes:
     try:
+        return encode(_report(loaded, order))
+    except (TypeError, ValueError, RecursionError, BadFrame) as error:
+        why = f"what it defines cannot be told to fluxd: {error}; a dag is made of text and numbers."
+        loaded.refuse(Invalid("FLX-1047", why))
+        return encode(_report(loaded, order))
+
+
+def _report_back(sock: socket.socket, log: int, report: bytes) -> None:
+    """Let go of the pipe that the import wrote to, and tell what came of it."""
+    child.flush_streams()
+    try:
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
         sock.sendall(report)
-    except OSError:  # the import closed it, or the runner is gone
+    except OSError:  # the import closed what it had not opened, or the runner is gone
         os._exit(EXIT_CUT_OFF)
 
 

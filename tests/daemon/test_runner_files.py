@@ -76,6 +76,18 @@ BROKEN = {
     ),
     "closes": ("import os\nos.closerange(3, 1000)\n", "FLX-2007", "closes.py", "os.closerange"),
     "becomes": ("import os\nos.execvp('sleep', ['sleep', '60'])\n", "FLX-2007", "becomes.py", "os.exec"),
+    "untellable": (
+        "from fluxd import DAG\nwith DAG('d', schedule=None) as dag:\n    pass\ndag.description = object()\n",
+        "FLX-1047",
+        "untellable.py",
+        "not JSON",
+    ),
+    "vast": (
+        "from fluxd import DAG\nwith DAG('d', schedule=None, description='x' * 70_000_000):\n    pass\n",
+        "FLX-1047",
+        "vast.py",
+        "above the limit",
+    ),
     "recursion": ("def f():\n    f()\nf()\n", "FLX-2003", "recursion.py, line 2", "RecursionError"),
 }
 

@@ -16,7 +16,8 @@ LONG_S = 20.0
 
 
 class Folder:
-    """A folder that is watched, and what came of it. A file "imports" the names in its text; `broken` breaks it."""
+    """A folder that is watched, and what came of it. A file "imports" the names in its text; `broken` breaks it,
+    `hangs` holds its load up until it is let go, `odd` makes a dag that no dag can be."""
 
     def __init__(self, home: Path) -> None:
         settings = config.load(home, environment={})
@@ -25,6 +26,9 @@ class Folder:
         self.events: list[Event] = []
         self.happened: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.stored: set[str] = set()
+        self.errors: dict[str, str] = {}
+        self.loads: list[str] = []
+        self.let_go = asyncio.Event()
         self.files = DagFiles(settings, self.load, self, self.events.append, lambda file: None)
 
     def write(self, name: str, text: str = "") -> None:
@@ -37,16 +41,21 @@ class Folder:
         texts = {name: (self.path / name).read_text() for name in [file, *modules]}
         error = {"code": "FLX-2001", "message": "no"} if any("broken" in text for text in texts.values()) else None
         files = {} if error else texts
-        spec = {"dag_id": Path(file).stem}
+        self.loads.append(file)
+        if "hangs" in words:
+            self.happened.put_nowait(("loading", file))
+            await self.let_go.wait()
+        spec = {"dag_id": Path(file).stem} | ({"max_active_runs": "x"} if "odd" in words else {})
         return {"bundle": "b", "files": files, "dags": [spec], "seconds": 0.0, "error": error}
 
     async def loaded(self, file: str, message: dict[str, Any]) -> Loaded:
         self.stored.add(file)
         self.happened.put_nowait(("loaded", file))
-        return Loaded([(spec, 1) for spec in message["dags"]], [])
+        return Loaded({spec["dag_id"]: 1 for spec in message["dags"]}, [])
 
     async def broken(self, file: str, error: dict[str, Any]) -> None:
         self.stored.add(file)
+        self.errors[file] = error["message"]
         self.happened.put_nowait(("broken", file))
 
     async def gone(self, file: str) -> list[str]:
@@ -131,3 +140,28 @@ async def test_a_folder_that_comes_and_goes_as_a_whole(watched: Folder, tmp_path
     await watched.until("loaded", "team/x.py")
     shutil.move(watched.path / "team", tmp_path / "team")
     await watched.until("gone", "team/x.py")
+
+
+@pytest.mark.anyio
+async def test_a_file_that_hangs_holds_up_no_other(watched: Folder) -> None:
+    watched.write("slow.py", "hangs")
+    await watched.until("loading", "slow.py")
+    watched.write("quick.py")
+    await watched.until("loaded", "quick.py")
+    for round_ in range(3):  # what comes meanwhile is one load, of the newest content
+        watched.write("slow.py", f"hangs {round_}")
+        watched.write("quick.py", f"{round_}")
+        await watched.until("loaded", "quick.py")
+    watched.let_go.set()
+    await watched.until("loaded", "slow.py")
+    await watched.until("loaded", "slow.py")
+    assert watched.loads.count("slow.py") == 2
+
+
+@pytest.mark.anyio
+async def test_a_dag_that_describes_itself_wrongly_is_not_stored(folder: Folder) -> None:
+    folder.write("odd.py", "odd")
+    folder.write("good.py")
+    await folder.files.load_all()
+    assert [event.spec.dag_id for event in folder.events if isinstance(event, DagLoaded)] == ["good"]
+    assert "max_active_runs 'x', which is not a whole number" in folder.errors["odd.py"]

@@ -1,0 +1,117 @@
+"""A spec that comes from outside is looked at once, before it is stored: what is in the database can be trusted.
+
+Authors' mistakes are found where they are written, by `authoring`. But a dag file is a program: it may change a task
+after it was checked, or override how a dag describes itself, and the scheduler must not stumble over that.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import datetime
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from fluxd.core.rules import RULES
+from fluxd.core.spec import DagSpec, Schedule, TaskSpec, dag_from_json
+from fluxd.core.ticks import EPOCH
+from fluxd.core.timetable import check_time, make_timetable
+from fluxd.errors import FluxError, Invalid
+
+HINTS = {cls: get_type_hints(cls) for cls in (DagSpec, TaskSpec, Schedule)}
+NUMBER_MAX = 2**31 - 1  # what Postgres keeps in an integer, and more than anybody can mean
+AT_LEAST_ONE = ("max_active_runs", "max_active_tasks", "pool_slots")
+WORDS: dict[Any, str] = {
+    str: "text", int: "a whole number", float: "a number", bool: "True or False", NoneType: "None",
+    datetime: "a time", dict: "a dict", tuple: "a list",
+}  # fmt: skip
+
+
+def checked_dag(data: dict[str, Any]) -> DagSpec:
+    """The spec of one dag from its JSON form. Raises Invalid FLX-1047 that names what no dag can have."""
+    what = f"Dag {data.get('dag_id')!r}"
+    try:
+        spec = dag_from_json(data)
+    except FluxError:
+        raise
+    except Exception as error:
+        raise _wrong(what, f"cannot be read: {type(error).__name__}: {error}") from error
+    _check_fields(what, spec)
+    _check_fields(f"The schedule of dag {spec.dag_id!r}", spec.schedule)
+    _check_tasks(what, spec)
+    _check_schedule(what, spec)
+    return spec
+
+
+def _wrong(what: str, words: str) -> Invalid:
+    hint = "it was changed after it was made; give values where the dag and its tasks are written"
+    return Invalid("FLX-1047", f"{what} {words}: {hint}.")
+
+
+def _check_fields(what: str, value: DagSpec | TaskSpec | Schedule) -> None:
+    for field in fields(value):
+        given, hint = getattr(value, field.name), HINTS[type(value)][field.name]
+        if not _fits(given, hint):
+            raise _wrong(what, f"has {field.name} {_short(given)}, which is not {_in_words(hint)}")
+        if field.name in AT_LEAST_ONE and given < 1:
+            raise _wrong(what, f"has {field.name} {given}, which is below 1")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if get_args(hint):  # a union
+        return any(_fits(value, one) for one in get_args(hint))
+    check = CHECKS.get(hint)
+    return isinstance(value, hint) if check is None else check(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+CHECKS: dict[Any, Callable[[Any], bool]] = {
+    int: lambda value: _is_number(value) and isinstance(value, int) and abs(value) <= NUMBER_MAX,
+    float: _is_number,
+}
+
+
+def _in_words(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin is None or origin in (tuple, dict):
+        return WORDS.get(origin or hint, str(hint))
+    return " or ".join(WORDS.get(get_origin(one) or one, str(one)) for one in get_args(hint))
+
+
+def _check_tasks(what: str, spec: DagSpec) -> None:
+    seen: set[str] = set()
+    for task in spec.tasks:
+        who = f"Task {task.task_id!r} of dag {spec.dag_id!r}"
+        _check_fields(who, task)
+        unknown = set(task.upstream) - seen
+        if unknown:  # the list is in topological order
+            raise _wrong(who, f"waits for {sorted(unknown)[0]!r}, which is no task before it")
+        if task.task_id in seen:
+            raise _wrong(what, f"has the task {task.task_id!r} twice")
+        if task.trigger_rule not in RULES:
+            raise _wrong(who, f"has trigger_rule {task.trigger_rule!r}, which is none")
+        seen.add(task.task_id)
+
+
+def _check_schedule(what: str, spec: DagSpec) -> None:
+    for at in (spec.start_date, spec.end_date):
+        if at is not None:
+            check_time(at, f"A date of dag {spec.dag_id!r}")
+    try:
+        make_timetable(spec).due_after(EPOCH)
+    except FluxError:
+        raise
+    except Exception as error:
+        raise _wrong(what, f"has a schedule that cannot be used: {type(error).__name__}: {error}") from error
