@@ -38,6 +38,7 @@ def dag_spec(dag: "DAG", order: Sequence[str], upstream: dict[str, list[str]]) -
         "max_active_tasks": dag.max_active_tasks,
         "dagrun_timeout": dag.dagrun_timeout,
         "params": {name: param.default for name, param in dag.params.items()},
+        "param_schemas": {name: param.schema for name, param in dag.params.items() if param.schema},
         "description": dag.description,
         "doc_md": dag.doc_md,
         "tags": list(dag.tags),

@@ -11,6 +11,7 @@ from fluxd.core.events import CancelRun, ClearTasks, Interrupt, MarkTasks, Trigg
 from fluxd.core.live import Dag, LiveRun, Node
 from fluxd.core.memory import Memory
 from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, Intent, Run, RunState, State
+from fluxd.core.params import check_values
 from fluxd.core.progress import end_run
 from fluxd.core.timetable import NO_TIMETABLE, check_time
 from fluxd.errors import Invalid, NotFound, Refused
@@ -34,6 +35,7 @@ def trigger(memory: Memory, event: TriggerRun, now: datetime) -> None:
         raise Refused("FLX-4203", f"Dag {dag.dag_id!r} has a run {run_id!r} already: choose another run id.")
     if event.logical_date is not None:
         check_time(event.logical_date, "The logical date")
+    check_values(dag.spec.param_schemas, dag.spec.params, event.conf, patterns=False)
     start, end = dag.timetable.covered_by_manual(event.logical_date, now)
     live = add_new_run(
         memory,

@@ -73,6 +73,7 @@ class DagSpec:
     max_active_tasks: int = 16
     dagrun_timeout: float | None = None
     params: dict[str, Any] = field(default_factory=dict)  # name -> default
+    param_schemas: dict[str, Any] = field(default_factory=dict)  # name -> what it may be, in the words of core.params
     description: str | None = None
     doc_md: str | None = None
     tags: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from fluxd.core.params import check_schema
 from fluxd.core.rules import RULES
 from fluxd.core.spec import DagSpec, Schedule, TaskSpec, dag_from_json
 from fluxd.core.ticks import EPOCH
@@ -37,6 +38,10 @@ def checked_dag(data: dict[str, Any]) -> DagSpec:
         raise _wrong(what, f"cannot be read: {type(error).__name__}: {error}") from error
     _check_fields(what, spec)
     _check_fields(f"The schedule of dag {spec.dag_id!r}", spec.schedule)
+    for name, schema in spec.param_schemas.items():
+        if not isinstance(schema, dict):
+            raise _wrong(what, f"has a schema of param {name!r} that is {_short(schema)}, which is not a dict")
+        check_schema(schema, f"Param {name!r} of dag {spec.dag_id!r}")
     _check_tasks(what, spec)
     _check_schedule(what, spec)
     return spec

@@ -98,8 +98,9 @@ class World:
     async def load(self, *specs: dict[str, Any], file: str = "sales.py", source: str = "# sales") -> None:
         """A dag file is there and good."""
         message = {"bundle": f"b-{file}", "files": {file: source}, "dags": list(specs), "seconds": 0.1}
-        for spec, version_id in (await self.keeper.loaded(file, message)).dags:
-            self.engine.post(DagLoaded(dag_from_json(spec), version_id))
+        versions = (await self.keeper.loaded(file, message)).versions
+        for spec in specs:
+            self.engine.post(DagLoaded(dag_from_json(spec), versions[spec["dag_id"]]))
 
     async def started(self) -> dict[str, Any]:
         """The next attempt that the engine wants started; it runs now."""

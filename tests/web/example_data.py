@@ -474,13 +474,13 @@ def _whole(filler: Filler, sample: Sample, spec: DagSpec, version_id: int) -> It
 BROKEN = [
     (
         "marketing/ab_tests.py",
-        "FLX-2010",
+        "FLX-2003",
         41,
         "marketing/ab_tests.py, line 41: NameError: name 'BashOperater' is not defined; did you mean 'BashOperator'?",
     ),
     (
         "finance/tax_reports.py",
-        "FLX-1020",
+        "FLX-1010",
         17,
         "The dag 'tax_reports' has a cycle: load → check_rows → publish → load.",
     ),

@@ -164,6 +164,7 @@ NAMED: dict[str, Schema] = {
             "max_active_tasks": INTEGER,
             "dagrun_timeout": maybe(NUMBER),
             "params": OBJECT,
+            "param_schemas": OBJECT,
             "doc_md": maybe(TEXT),
             "warnings": many(TEXT),
             "spec_hash": maybe(TEXT),

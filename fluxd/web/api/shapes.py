@@ -164,6 +164,7 @@ def dag(row: Row) -> dict[str, Any]:
         "max_active_tasks": full.max_active_tasks,
         "dagrun_timeout": full.dagrun_timeout,
         "params": full.params,
+        "param_schemas": full.param_schemas,
         "doc_md": full.doc_md,
         "warnings": list(full.warnings),
         "spec_hash": row["spec_hash"],

@@ -155,3 +155,6 @@ def test_a_wrong_schema_is_refused() -> None:
         Param(5, minimun=1)
     with pytest.raises(Invalid, match="did you mean 'integer'"):
         Param(5, type="integr")
+    for schema in ({"minimum": "1"}, {"enum": "ab"}, {"pattern": "("}, {"maxLength": -1}, {"type": ["string", "text"]}):
+        with pytest.raises(Invalid, match="FLX-1018: A Param has"):
+            Param(**schema)

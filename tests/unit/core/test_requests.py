@@ -59,6 +59,17 @@ def test_a_trigger_is_answered_with_the_run() -> None:
     }
 
 
+def test_a_trigger_with_a_wrong_param_is_refused() -> None:
+    schemas = {"days": {"type": "integer", "minimum": 1}, "who": {"type": "string", "pattern": "^a", "required": True}}
+    flux = Dialogue(dag(task("a"), params={"days": 3, "who": None}, param_schemas=schemas))
+    flux.say(TriggerRun(1, "d", conf={"days": 0, "who": "ann"}))
+    assert error(flux) == "FLX-1015: param 'days' must be at least 1, not 0."
+    flux.say(TriggerRun(2, "d"))
+    assert error(flux) == "FLX-1015: param 'who' has no default: the run must be given a value for it."
+    flux.say(TriggerRun(3, "d", conf={"who": "bob"}))  # the task looks at patterns
+    assert [str(run.state) for run in flux.runs.values()] == ["running"]
+
+
 def test_two_triggers_at_one_moment_are_two_runs() -> None:
     flux = Dialogue(dag(task("a")))
     flux.say(TriggerRun(1, "d"), TriggerRun(2, "d"))
