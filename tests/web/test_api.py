@@ -180,9 +180,9 @@ async def test_dags_errors_name_file_line_and_reason(world: World) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code", "words"),
     [
-        ("GET", "/dags/sale", None, 404, "FLX-4110", "did you mean 'sales'?"),
+        ("GET", "/dags/sale", None, 404, "FLX-4201", "did you mean 'sales'?"),
         ("GET", "/dags/sales/runs/on", None, 404, "FLX-4120", "did you mean 'one'?"),
-        ("GET", "/dags/sale/runs/one", None, 404, "FLX-4110", "did you mean 'sales'?"),
+        ("GET", "/dags/sale/runs/one", None, 404, "FLX-4201", "did you mean 'sales'?"),
         ("GET", "/dags/sales/runs/one/tasks/laod", None, 404, "FLX-4130", "did you mean 'load'?"),
         ("GET", "/dags/sales/runs/one/tasks/load?map_index=3", None, 404, "FLX-4131", "not mapped"),
         ("GET", "/dags/sales/runs/one/tasks/load/tries/7/log", None, 404, "FLX-4140", "no try 7"),
@@ -207,7 +207,7 @@ async def test_dags_errors_name_file_line_and_reason(world: World) -> None:
         ("PUT", "/pools/" + "p" * 201, {"slots": 1}, 400, "FLX-4102", "cannot be used"),
         ("GET", "/nothing", None, 404, "FLX-4100", "openapi.json"),
         ("PATCH", "/dags/sales", None, 404, "FLX-4100", "PATCH"),
-        ("POST", "/dags/sale/trigger", {}, 404, "FLX-4110", "did you mean 'sales'?"),
+        ("POST", "/dags/sale/trigger", {}, 404, "FLX-4201", "did you mean 'sales'?"),
         ("POST", "/dags/sales/trigger", {"confg": {}}, 400, "FLX-4101", "did you mean 'conf'?"),
         ("POST", "/dags/sales/trigger", {"conf": [1]}, 400, "FLX-4102", "a JSON object"),
         ("POST", "/dags/sales/trigger", {"conf": {"a": "\0"}}, 400, "FLX-4102", "U+0000"),

@@ -24,11 +24,11 @@ async def no_dag(ask: Ask) -> NotFound:
     if broken:
         files = "1 dag file" if broken == 1 else f"{broken} dag files"
         near = f"{near.rstrip('.?')}; {files} cannot be loaded, see fluxctl dags errors."
-    return NotFound("FLX-4110", f"There is no dag {dag_id!r}{near}")
+    return NotFound("FLX-4201", f"There is no dag {dag_id!r}{near}")
 
 
 async def find_dag(ask: Ask) -> Any:
-    """The row of the dag in the path. Raises NotFound FLX-4110."""
+    """The row of the dag in the path. Raises NotFound FLX-4201."""
     row = await api_views.dag(ask.db, ask.path["dag_id"])
     if row is None:
         raise await no_dag(ask)

@@ -67,7 +67,7 @@ async def page(request: web.Request) -> web.Response:
     db = state.db.read
     row = await page_views.dag(db, dag_id)
     if row is None or row["spec"] is None:
-        raise NotFound("FLX-4095", f"There is no dag {dag_id[:200]!r}: it was never seen, or it was deleted.")
+        raise NotFound("FLX-4201", f"There is no dag {dag_id[:200]!r}: it was never seen, or it was deleted.")
     spec = dag_from_json(row["spec"])
     limit = min(int(before), page_views.LAST) if before.isdecimal() else page_views.LAST
     most = max(5, min(RUNS, CELLS_MOST // max(1, len(spec.tasks))))
