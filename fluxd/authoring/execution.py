@@ -120,7 +120,9 @@ class Attempt:
         operator = self.operator = self._rendered(task, context)
         context["task"] = context["ti"].task = operator
         if isinstance(operator, BaseSensor) and waits_in_daemon(operator) and not self.local:
-            return {"state": "waiting", "wait": dataclasses.asdict(operator.wait(context))}
+            request = operator.wait(context)
+            print(f"flux: {request}")
+            return {"state": "waiting", "wait": dataclasses.asdict(request)}
         result = operator.execute(context)
         if inspect.isawaitable(result):
             result = _finish(result)

@@ -120,6 +120,13 @@ def test_the_request_makes_the_same_sensor_again(tmp_path: Path) -> None:
     assert look(again) == str(tmp_path / "2026-07-04.csv")
 
 
+def test_the_log_says_what_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hand_over(FileSensor, "2026-07-04", path="in/{{ ds }}.csv", poke_interval=5, timeout="2h")
+    said = capsys.readouterr().out
+    assert said.startswith("flux: FileSensor(path='") and "/in/2026-07-04.csv')" in said
+    assert said.endswith("is looked at by fluxd every 5 s, 7200 s at most\n")
+
+
 def test_without_a_daemon_a_dag_waits_itself(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     with DAG("d") as dag:
