@@ -46,7 +46,7 @@ class ExecutorSettings:
 class DagfilesSettings:
     import_timeout_s: float = 30.0
     import_memory_mb: int = 1024
-    settle_ms: int = 50
+    settle_ms: int = 25
     loads_at_once: int = 4
 
 
