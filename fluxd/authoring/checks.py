@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
+from fluxd.core.spec import ID
 from fluxd.core.timetable import check_time
 from fluxd.errors import Invalid
 
 T = TypeVar("T")
-ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 SECONDS_MAX = 100 * 366 * 86400.0
 DURATION = re.compile(r"(?:\s*\d+(?:\.\d+)?\s*(?:ms|w|d|h|m|s))+\s*")

@@ -121,7 +121,7 @@ class Attempt:
         context["task"] = context["ti"].task = operator
         if isinstance(operator, BaseSensor) and waits_in_daemon(operator) and not self.local:
             request = operator.wait(context)
-            print(f"flux: {request}")
+            sys.stdout.write(f"flux: {request}\n")
             return {"state": "waiting", "wait": dataclasses.asdict(request)}
         result = operator.execute(context)
         if inspect.isawaitable(result):

@@ -68,4 +68,6 @@ class Wait:
 
     def __str__(self) -> str:
         wanted = ", ".join(f"{name}={value!r}" for name, value in self.args.items() if value not in (None, 0))
-        return f"{self.sensor}({wanted}) is looked at by fluxd every {self.poke_interval:g} s, {self.timeout:g} s at most"
+        return (
+            f"{self.sensor}({wanted}) is looked at by fluxd every {self.poke_interval:g} s, {self.timeout:g} s at most"
+        )

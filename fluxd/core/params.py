@@ -24,7 +24,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 def _is_regex(value: Any) -> bool:
     try:
         re.compile(value)
-    except (TypeError, re.error):
+    except (TypeError, ValueError, OverflowError, RecursionError, re.error):
         return False
     return isinstance(value, str)
 
@@ -43,7 +43,11 @@ def _is_text(value: Any) -> bool:
 
 def _are_types(value: Any) -> bool:
     names = [value] if isinstance(value, str) else value
-    return isinstance(names, list | tuple) and bool(names) and all(name in TYPES for name in names)
+    return (
+        isinstance(names, list | tuple)
+        and bool(names)
+        and all(isinstance(name, str) and name in TYPES for name in names)
+    )
 
 
 WORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -116,9 +120,14 @@ def _wrong(value: Any, schema: Mapping[str, Any]) -> str | None:
             return f"must have at least {schema['minLength']} characters"
         if "maxLength" in schema and len(value) > schema["maxLength"]:
             return f"must have at most {schema['maxLength']} characters"
-        if "pattern" in schema and not re.search(schema["pattern"], value):
+        if "pattern" in schema and not _has(schema["pattern"], value):
             return f"must match the pattern {schema['pattern']!r}"
     return None
+
+
+def _has(pattern: str, value: str) -> bool:
+    # As JSON Schema has it, `$` is the very end, and not before a last end of line too.
+    return re.search(re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1\\Z", pattern), value) is not None
 
 
 def _is(value: Any, name: str) -> bool:

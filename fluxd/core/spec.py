@@ -6,12 +6,16 @@ durations are seconds. Unknown fields are refused, so that an old daemon does no
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from fluxd.errors import Invalid
+
+# An id of a dag, a task or a group: it is also the name of a folder of logs.
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from fluxd.core.params import check_schema
 from fluxd.core.rules import RULES
-from fluxd.core.spec import DagSpec, Schedule, TaskSpec, dag_from_json
+from fluxd.core.spec import ID, DagSpec, Schedule, TaskSpec, dag_from_json
 from fluxd.core.ticks import EPOCH
 from fluxd.core.timetable import check_time, make_timetable
 from fluxd.errors import FluxError, Invalid
@@ -29,8 +29,9 @@ WORDS: dict[Any, str] = {
 
 def checked_dag(data: dict[str, Any]) -> DagSpec:
     """The spec of one dag from its JSON form. Raises Invalid FLX-1047 that names what no dag can have."""
-    what = f"Dag {data.get('dag_id')!r}"
+    what = f"Dag {data.get('dag_id')!r:.200}" if isinstance(data, dict) else "A dag"
     try:
+        _check_text(data)
         spec = dag_from_json(data)
     except FluxError:
         raise
@@ -38,6 +39,8 @@ def checked_dag(data: dict[str, Any]) -> DagSpec:
         raise _wrong(what, f"cannot be read: {type(error).__name__}: {error}") from error
     _check_fields(what, spec)
     _check_fields(f"The schedule of dag {spec.dag_id!r}", spec.schedule)
+    if not ID.fullmatch(spec.dag_id):
+        raise _wrong(what, "has an id that cannot be one")
     for name, schema in spec.param_schemas.items():
         if not isinstance(schema, dict):
             raise _wrong(what, f"has a schema of param {name!r} that is {_short(schema)}, which is not a dict")
@@ -45,6 +48,21 @@ def checked_dag(data: dict[str, Any]) -> DagSpec:
     _check_tasks(what, spec)
     _check_schedule(what, spec)
     return spec
+
+
+def _check_text(value: Any) -> None:
+    """Postgres keeps no NUL in text."""
+    match value:
+        case str():
+            if "\0" in value:
+                raise ValueError(f"{_short(value)} has a NUL character in it")
+        case dict():
+            for key, item in value.items():
+                _check_text(key)
+                _check_text(item)
+        case list():
+            for item in value:
+                _check_text(item)
 
 
 def _wrong(what: str, words: str) -> Invalid:
@@ -103,6 +121,8 @@ def _check_tasks(what: str, spec: DagSpec) -> None:
         unknown = set(task.upstream) - seen
         if unknown:  # the list is in topological order
             raise _wrong(who, f"waits for {sorted(unknown)[0]!r}, which is no task before it")
+        if not ID.fullmatch(task.task_id):
+            raise _wrong(what, f"has a task {_short(task.task_id)}, whose id cannot be one")
         if task.task_id in seen:
             raise _wrong(what, f"has the task {task.task_id!r} twice")
         if task.trigger_rule not in RULES:

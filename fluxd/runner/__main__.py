@@ -18,6 +18,7 @@ from fluxd.runner.environment import clean_environment
 from fluxd.runner.server import Runner
 
 SOCKET_PATH_MAX = 100
+DESCRIPTORS = 65536  # each attempt holds one; more would be dear for programs that close all they might have
 
 
 def listen(folder: str) -> socket.socket:
@@ -52,7 +53,8 @@ def say(ready_fd: int, line: str) -> None:
     """Tell whoever started us how it went."""
     sys.stderr.write(f"{line}\n")
     if ready_fd >= 0:
-        os.write(ready_fd, f"{line}\n".encode())
+        with contextlib.suppress(OSError):  # whoever started us has gone meanwhile; the next daemon finds us
+            os.write(ready_fd, f"{line}\n".encode())
         os.close(ready_fd)
 
 
@@ -89,6 +91,7 @@ def main() -> int:
     os.dup2(stdin, 0)
     os.close(stdin)
     processes.become_subreaper()
+    processes.allow_descriptors(DESCRIPTORS)
     os.chdir(work)
     runner = Runner(
         folder,

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -69,7 +70,11 @@ class Attempts:
         order, record = attempt.order, self.write_ahead(attempt)
         if record is None:
             return
-        log, attempt.log_note = open_log(order["log"])
+        try:
+            log, attempt.log_note = open_log(order["log"])
+        except OSError as error:  # no descriptor is left, not even for /dev/null
+            self.never_began(attempt, "FLX-7010", "NotStarted", f"Its log could not be opened: {error}.")
+            return
         argv = order["spawn"]["argv"]
         environment = {**self._environment, **order["env"], **(order["spawn"].get("env") or {})}
         actions = [
@@ -104,6 +109,8 @@ class Attempts:
                 close()
                 self._records.forget(besides=record.fd)
                 body(attempt.order, record)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(70)
         self.by_pid[pid] = attempt

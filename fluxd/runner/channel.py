@@ -60,7 +60,7 @@ class Channel:
             traceback.print_exc()
             data = b""
         if not data:
-            self._end()
+            self.end()
         return bool(data)
 
     def drain(self) -> None:
@@ -89,7 +89,8 @@ class Channel:
     def flushed(self) -> bool:
         return not self._out
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """As if the end of file had been read."""
         if not self.closed:
             self.close()
             self._on_end()

@@ -23,13 +23,12 @@ from fluxd.authoring.outcomes import TaskTerminated
 from fluxd.authoring.requests import Command
 from fluxd.errors import Unavailable
 from fluxd.runner.logs import open_log
-from fluxd.runner.outcomes import failed
+from fluxd.runner.outcomes import EXIT_NO_RECORD, OUTCOME_MAX, failed, too_large
 from fluxd.runner.processes import set_name
-from fluxd.runner.protocol import Message
+from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Record
 
 EXIT_FAILED = 1
-EXIT_NO_RECORD = 74  # EX_IOERR
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -175,7 +174,11 @@ def _tell(record: Record, outcome: dict[str, Any]) -> str:
         text = ENCODER.encode({"outcome": outcome})
     if "\\u0000" in text:
         text = NUL_ESCAPE.sub(r"\1\\ufffd", text)  # Postgres keeps no NUL in text
-    record.append_payload(text.encode("utf-8", "replace"))
+    payload = text.encode("utf-8", "replace")
+    if len(payload) > OUTCOME_MAX:
+        outcome = too_large(len(payload))
+        payload = to_json({"outcome": outcome})
+    record.append_payload(payload)
     return str(outcome["state"])
 
 

@@ -56,6 +56,7 @@ class RunnerClient:
         self._options = options or RunnerOptions()
         self._transport: asyncio.Transport | None = None
         self._hello: asyncio.Future[Message] | None = None
+        self._greeting: Message = {}  # the runner's hello, while the results that it announced still come
         self._loads: dict[int, asyncio.Future[Message]] = {}
         self._next_load = 0
         self._out: list[bytes] = []
@@ -228,15 +229,24 @@ class RunnerClient:
         except orjson.JSONDecodeError:
             message = json.loads(payload)
         kind = message["type"]
-        if kind == "hello":
-            if self._hello is not None and not self._hello.done():
-                self._hello.set_result(message)
+        if self._hello is not None and not self._hello.done():
+            self._greeted(message)
         elif kind == "loaded":
             answer = self._loads.get(message["id"])
             if answer is not None and not answer.done():
                 answer.set_result(message)
         else:
             self._on_message(message)
+
+    def _greeted(self, message: Message) -> None:
+        """The hello, or one of the results that follow it: all of them make what `connect` returns."""
+        if message["type"] == "hello":
+            self._greeting = message | {"ended": [], "lost": []}
+        else:
+            self._greeting[message["type"]].append(message)
+        told = len(self._greeting["ended"]) + len(self._greeting["lost"])
+        if self._hello is not None and told == self._greeting.get("results", 0):
+            self._hello.set_result(self._greeting)
 
     def gone(self) -> None:
         """The connection is closed by the other side."""

@@ -62,6 +62,9 @@ class Loaded:
             for dag in found:
                 self.dags[dag.dag_id] = dag
                 spec = dag.to_spec()
+                if not isinstance(spec, dict):
+                    why = f"Dag {dag.dag_id!r} describes itself as {type(spec).__name__}: do not override to_spec()."
+                    raise Invalid("FLX-1047", why)
                 if self.threads:
                     spec["warnings"] = [*spec.get("warnings", ()), THREADS.format(count=self.threads)]
                 self.specs.append(spec)
@@ -168,6 +171,7 @@ class _Host:
         self._ends: dict[int, int] = {}  # pidfd -> pid
         self._is_warm = False
         self._spare: Spare | None = None
+        self._spare_died = False  # one that was never used; the next order is to come before another is made
         self._kill_at: float | None = None  # when the runner is gone
 
     def serve(self) -> None:
@@ -215,6 +219,7 @@ class _Host:
     def _start(self, fence: int, payload: bytes) -> None:
         """Have a child run this order: the one that waits, or a new one."""
         self._warm()
+        self._spare_died = False
         spare, self._spare = self._spare, None
         if spare is not None and spare.send(payload):
             pid = spare.pid
@@ -247,6 +252,8 @@ class _Host:
             self._let_go()
             child.detach()
             self._perform(payload)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(70)
 
@@ -257,7 +264,8 @@ class _Host:
 
     def _make_spare(self) -> None:
         """For the next order, unless so much runs at once that all wait for the processors anyway."""
-        if self._spare is None and self._is_warm and self._kill_at is None and len(self._pids) < SPARE_BELOW:
+        wanted = self._is_warm and self._kill_at is None and len(self._pids) < SPARE_BELOW
+        if wanted and self._spare is None and not self._spare_died:
             with contextlib.suppress(OSError):
                 pid, write_end = spares.make(self._let_go, self._rehearse, self._perform)
                 self._watch(pid)
@@ -265,12 +273,15 @@ class _Host:
 
     def _rehearse(self) -> None:
         child.detach()
-        child.rehearse(self._loaded.dags.values())
+        with contextlib.suppress(Exception):  # what is wrong with a task is told when it runs
+            child.rehearse(self._loaded.dags.values())
 
     def _let_go(self) -> None:
         """In a child: the descriptors of the host are not for it."""
         self._sock.close()
         self._poll.close()
+        for end in self._ends:
+            os.close(end)
         if self._spare is not None:
             self._spare.close()
 
@@ -304,6 +315,7 @@ class _Host:
         if self._spare is not None and self._spare.pid == pid:
             self._spare.close()
             self._spare = None
+            self._spare_died = True
 
     def _warm(self) -> None:
         """Before the first fork: what every attempt would do for itself else."""

@@ -6,7 +6,6 @@ import selectors
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,7 +18,6 @@ from fluxd.runner.outcomes import signal_name
 from fluxd.runner.protocol import Message, frame, from_json, to_json
 from fluxd.runner.records import Records
 
-IMPORTS_AT_ONCE = 4
 PRINT_LIMIT = 1024 * 1024
 PRINT_SHOWN = 2000
 KILL_AFTER_S = 1.0  # beyond the time limit, which the host itself enforces first
@@ -85,28 +83,21 @@ class Hosts:
         self._max = hosts_max
         self._idle_s = idle_s
         self._in_child = in_child
-        self._waiting: deque[Message] = deque()
         self._importing: set[Host] = set()
         self.by_pid: dict[int, Host] = {}
         self.by_bundle: dict[str, Host] = {}
 
     def load(self, order: Message) -> None:
-        """Import a file from disk, when there is room."""
-        self._waiting.append(order)
-        self._next()
+        """Import a file from disk. The daemon asks for a few at a time."""
+        try:
+            self._fork(order)
+        except OSError as error:
+            why = f"{order['file']}: no process could be made to import it ({error.strerror}); it is tried again."
+            self._owner.reply(to_json(_not_loaded(order, "FLX-2010", why)))
 
     def import_source(self, order: Message) -> Host:
         """Make a host from a stored bundle at once: attempts wait for it."""
         return self._fork(order)
-
-    def _next(self) -> None:
-        while self._waiting and len(self._importing) < IMPORTS_AT_ONCE:
-            order = self._waiting.popleft()
-            try:
-                self._fork(order)
-            except OSError as error:
-                why = f"{order['file']}: no process could be made to import it ({error.strerror}); it is tried again."
-                self._owner.reply(to_json(_not_loaded(order, "FLX-2010", why)))
 
     def _fork(self, order: Message) -> Host:
         ours, theirs = socket.socketpair()
@@ -188,7 +179,6 @@ class Hosts:
             self._attempts.never_began(attempt, "FLX-7010", "NotStarted", why)
 
     def _imported(self, host: Host, message: Message, payload: bytes) -> None:
-        host.told = True
         self._end_import(host)
         if message["type"] == "loaded":
             threads = message["threads"]
@@ -199,6 +189,7 @@ class Hosts:
                 for spec in message["dags"]:
                     spec["warnings"] = [*spec.get("warnings", ()), PRINTS]
                 payload = to_json(message)
+            host.told = True
             if host.import_order["id"] is not None:
                 self._owner.reply(payload)
             host.bundle = message["bundle"]
@@ -209,6 +200,7 @@ class Hosts:
             else:
                 self._drop(host)
             return
+        host.told = True
         if message["error"] is not None:
             self._owner.import_failed(host, message["error"])
             self._drop(host)
@@ -224,7 +216,7 @@ class Hosts:
         for attempt in list(host.attempts.values()):
             self._hand_over(host, attempt)
         idle = sorted((h for h in self.by_pid.values() if h.ready and not h.attempts), key=lambda h: h.used_at)
-        surplus = len(self.by_pid) - len(self._importing) - self._max
+        surplus = sum(h.ready for h in self.by_pid.values()) - self._max
         for old in idle[: max(0, surplus)]:
             self._drop(old)
 
@@ -263,7 +255,6 @@ class Hosts:
             pass
         self._close_prints(host)
         self._importing.discard(host)
-        self._next()
 
     def _kill(self, host: Host, code: str, words: str) -> None:
         host.why_killed = (code, words)
@@ -306,13 +297,14 @@ class Hosts:
             host.channel.drain()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+            # A process that the import forked may still hold the other end: no end of file would be read.
+            host.channel.end()
         elif pid not in self._attempts.by_pid:
             for each in list(self.by_pid.values()):
                 each.channel.drain()
 
     def forget_loads(self) -> None:
         """Nobody waits for the answers of loads any more."""
-        self._waiting.clear()
         for host in self._importing:
             if host.import_order["type"] == "load":
                 host.import_order["id"] = None

@@ -8,6 +8,7 @@ TERM here.
 import contextlib
 import os
 import signal
+import sys
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from fluxd.runner.results import Results
 
 GRACE_S = 5.0
 STEP_S = 0.02
+SLOW_STEP_S = 1.0
 
 
 def settle(folder: str, home: str, boot_id: str, reusable: Records, results: Results) -> None:
@@ -46,12 +48,17 @@ def _end(pids: dict[int, float], home: str) -> None:
     for pid, seen in pids.items():
         if processes.alive(pid, seen):
             _signal_group(pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_S
+    began, said = time.monotonic(), False
     while remaining := _remaining(pids, mark):
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > GRACE_S:
             for pid in remaining:
                 _signal_group(pid, signal.SIGKILL)
-        time.sleep(STEP_S)
+        if waited_s > 2 * GRACE_S and not said:
+            # Some may not be ended by us (they changed their user, say). While they live, no attempt may begin.
+            sys.stderr.write(f"waiting for the end of processes {remaining} of an earlier runner: end them\n")
+            said = True
+        time.sleep(SLOW_STEP_S if said else STEP_S)
 
 
 def _remaining(pids: dict[int, float], mark: bytes) -> list[int]:

@@ -47,7 +47,8 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
 
     def bundle(self) -> str:
         """The hash of all that was imported from disk; 16 hex digits."""
-        digest = hashlib.sha256()
+        # Two files that import each other are made of the same modules, and are not the same.
+        digest = hashlib.sha256(f"{self.main}\0".encode())
         for name in sorted(self._bytes):
             data = self._bytes[name]
             digest.update(f"{name}\0{len(data)}\0".encode())
@@ -58,7 +59,7 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         base = fullname.replace(".", "/")
-        if path is not None and not any(entry.startswith(self.dags_dir) for entry in path):
+        if path is not None and not any(f"{entry}/".startswith(f"{self.dags_dir}/") for entry in path):
             return None
         for relative, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
             if self._has(relative):

@@ -3,12 +3,16 @@
 import contextlib
 import os
 
-FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+# NONBLOCK: a pipe that somebody put in place of a log is refused instead of waited for; files know no difference.
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 TAIL = 4096
 
 
 def open_log(path: str) -> tuple[int, str | None]:
-    """The log for appending; where it cannot be opened /dev/null and a sentence that says so."""
+    """The log for appending; where it cannot be opened /dev/null and a sentence that says so.
+
+    Raises OSError when not even that can be opened.
+    """
     try:
         try:
             return os.open(path, FLAGS, 0o640), None
@@ -22,17 +26,19 @@ def open_log(path: str) -> tuple[int, str | None]:
 
 def write_log(path: str, text: str) -> None:
     """Add a line of ours to a log; a log that cannot be written is nobody's reason to stop."""
-    fd, note = open_log(path)
-    if note is None:
-        with contextlib.suppress(OSError):
-            os.write(fd, f"{text}\n".encode(errors="replace"))
-    os.close(fd)
+    with contextlib.suppress(OSError):
+        fd, note = open_log(path)
+        try:
+            if note is None:
+                os.write(fd, f"{text}\n".encode(errors="replace"))
+        finally:
+            os.close(fd)
 
 
 def last_line(path: str) -> str | None:
     """The last line of a log; None when there is none, or it does not fit in TAIL bytes."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -6,6 +6,8 @@ from typing import Any
 from fluxd.runner.logs import disk_is_full, last_line
 
 SKIP_EXIT_CODE = 99
+EXIT_NO_RECORD = 74  # EX_IOERR: a child that could not write its record leaves with this
+OUTCOME_MAX = 32 * 1024 * 1024  # bytes of JSON; half of what one message to the daemon takes
 
 Outcome = dict[str, Any]
 
@@ -13,6 +15,17 @@ Outcome = dict[str, Any]
 def failed(code: str, kind: str, message: str, *, retry: bool = True) -> Outcome:
     """The outcome of a failure: `kind` is a short type name, `retry` False when trying again cannot help."""
     return {"state": "failed", "error": {"type": kind, "message": f"{code}: {message}", "retry": retry}}
+
+
+def too_large(size: int) -> Outcome:
+    """The outcome in place of one that is larger than OUTCOME_MAX."""
+    return failed(
+        "FLX-7023",
+        "ResultTooLarge",
+        f"The task's XComs are {size:,} bytes together, above the limit of {OUTCOME_MAX:,}: put the data into a file "
+        "or a table, and hand on where it is.",
+        retry=False,
+    )
 
 
 def signal_name(number: int) -> str:
@@ -30,6 +43,13 @@ def crashed(exit_code: int | None, by_signal: int | None, killed: str | None) ->
             return failed("FLX-7013", "Killed", f"The task was told to stop ({killed}) and ended by {name}.")
         hint = " (often the kernel, when memory ran out)" if by_signal == signal.SIGKILL else ""
         return failed("FLX-7011", "Crashed", f"The task's process was ended by {name}{hint}, without a result.")
+    if exit_code == EXIT_NO_RECORD:
+        return failed(
+            "FLX-7012",
+            "Crashed",
+            f"The task's process left with exit code {exit_code}: its result could not be written to the runner folder "
+            "of the home (is its disk full?).",
+        )
     return failed(
         "FLX-7012",
         "Crashed",

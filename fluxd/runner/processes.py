@@ -7,6 +7,7 @@ we saw it under this pid.
 import ctypes
 import math
 import os
+import resource
 import time
 
 from fluxd.runner.environment import MARK
@@ -27,6 +28,14 @@ def become_subreaper() -> None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def allow_descriptors(number: int) -> None:
+    """Raise our soft limit of open files to `number`, or as far as we may; children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def set_name(name: str) -> None:

@@ -27,9 +27,9 @@ class Results:
     def get(self, fence: int) -> Result | None:
         return self._by_fence.get(fence)
 
-    def payloads(self, kind: str) -> bytes:
-        """All messages of one kind as a JSON list."""
-        return b"[" + b",".join(result.payload for result in self._by_fence.values() if result.kind == kind) + b"]"
+    def payloads(self) -> list[bytes]:
+        """All messages, in the order in which they came."""
+        return [result.payload for result in self._by_fence.values()]
 
     def keep(self, kind: str, fence: int, payload: bytes, record: Record | None) -> None:
         """Keep an `ended` or `lost` message."""

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import time
+import traceback
 from types import FrameType
 
 from fluxd.runner import processes
@@ -24,6 +25,8 @@ from fluxd.runner.records import Records
 from fluxd.runner.results import Results
 
 BUNDLES_REMEMBERED = 10_000
+GREET_S = 5.0
+ACCEPT_PAUSE_S = 0.1
 
 
 class Runner:
@@ -43,6 +46,7 @@ class Runner:
         self._dirty: set[Channel] = set()
         self._daemon: Channel | None = None
         self._greeted = False
+        self._greet_by = 0.0  # one that connects and says nothing keeps the daemon out no longer than this
         self._linger_s = linger_s
         self._idle_since = time.monotonic()
         self._attempts = Attempts(self.records, self.boot_id, self._told)
@@ -84,6 +88,8 @@ class Runner:
                 self._reap()
             self._attempts.enforce()
             self._hosts.enforce()
+            if self._daemon is not None and not self._greeted and time.monotonic() >= self._greet_by:
+                self._daemon.end()
             if self._sweep_due:
                 self._sweep()
             for channel in list(self._dirty):
@@ -100,6 +106,8 @@ class Runner:
 
     def _timeout(self) -> float | None:
         deadlines = [self._attempts.next_deadline(), self._hosts.next_deadline()]
+        if self._daemon is not None and not self._greeted:
+            deadlines.append(self._greet_by)
         if self._idle():
             deadlines.append(self._idle_since + self._linger_s)
         known = [deadline for deadline in deadlines if deadline is not None]
@@ -145,13 +153,19 @@ class Runner:
     # The daemon
 
     def _accept(self, mask: int) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it is gone already, or no descriptor is left
+            traceback.print_exc()
+            time.sleep(ACCEPT_PAUSE_S)
+            return
         _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.getuid()):
             connection.close()
             return
         self._selector.unregister(self._listener)
         self._greeted = False
+        self._greet_by = time.monotonic() + GREET_S
         self._daemon = Channel(connection, self._selector, self._dirty, self._ordered, self._daemon_gone)
 
     def _daemon_gone(self) -> None:
@@ -189,14 +203,14 @@ class Runner:
             {"fence": attempt.fence, "pid": attempt.pid, "started_at": attempt.started_at}
             for attempt in self._attempts.live.values()
         ]
-        head = to_json(
-            {
-                "type": "hello", "protocol": PROTOCOL, "runner_id": self._id, "pid": os.getpid(),
-                "boot_id": self.boot_id, "running": running,
-            }
-        )  # fmt: skip
-        ended, lost = self.results.payloads("ended"), self.results.payloads("lost")
-        self._daemon.send(frame(b'%b,"ended":%b,"lost":%b}' % (head[:-1], ended, lost)))
+        kept = self.results.payloads()
+        hello = {
+            "type": "hello", "protocol": PROTOCOL, "runner_id": self._id, "pid": os.getpid(),
+            "boot_id": self.boot_id, "running": running, "results": len(kept),
+        }  # fmt: skip
+        self._daemon.send(frame(to_json(hello)))
+        for payload in kept:  # each by itself: together they may be more than a frame takes
+            self._daemon.send(frame(payload))
         for bundle in self._wanted:
             self.reply(to_json({"type": "need_source", "bundle": bundle}))
 

@@ -7,6 +7,7 @@ its host makes the next child ready. A spare is used once; one that is not neede
 
 import contextlib
 import os
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -55,6 +56,7 @@ def make(close: Callable[[], None], ready: Callable[[], None], body: Callable[[b
         os.close(write_end)
         raise
     if pid == 0:
+        status = 70
         try:
             os.close(write_end)
             close()
@@ -64,8 +66,11 @@ def make(close: Callable[[], None], ready: Callable[[], None], body: Callable[[b
             if payload is not None:
                 os.close(read_end)
                 body(payload)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(status)
     os.close(read_end)
     return pid, write_end
 

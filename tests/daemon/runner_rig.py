@@ -36,7 +36,10 @@ class Connection:
         self._frames = FrameReader()
         self.inbox: deque[Message] = deque()
         self.send({"type": "hello", "protocol": protocol})
-        self.hello = self.expect("hello")
+        self.hello = self.expect("hello") | {"ended": [], "lost": []}
+        for _ in range(self.hello["results"]):
+            result = self.receive()
+            self.hello[result["type"]].append(result)
 
     def send(self, message: Message) -> None:
         self._socket.sendall(encode(message))
@@ -106,6 +109,10 @@ class Rig:
         """Load a dag file: the runner's answer."""
         if text is not None:
             self.write(name, text)
+        return self.to.expect("loaded", id=self.ask_to_load(name, timeout_s, memory_mb))
+
+    def ask_to_load(self, name: str, timeout_s: float = 20.0, memory_mb: int = 1024) -> int:
+        """Ask for a load: the id of its answer."""
         self._loads += 1
         self.to.send(
             {
@@ -117,7 +124,7 @@ class Rig:
                 "memory_mb": memory_mb,
             }
         )
-        return self.to.expect("loaded", id=self._loads)
+        return self._loads
 
     def order(self, fence: int, *, task: str = "t", loaded: Message | None = None, **more: Any) -> Message:
         """A start message: for a task of a loaded file, or with spawn=[...] for a command."""

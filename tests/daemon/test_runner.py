@@ -4,13 +4,16 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.runner_rig import Connection, Rig, alive
+from fluxd.runner.protocol import PROTOCOL, encode
+from tests.daemon.runner_rig import PATIENCE_S, Connection, Rig, alive
 from tests.fluxd_process import until
 
 
@@ -273,6 +276,52 @@ def test_results_are_kept_until_they_are_acknowledged(rig: Rig) -> None:
     rig.to.close()
     rig.to = Connection(rig.home)
     assert (rig.to.hello["ended"], rig.to.hello["running"], rig.to.hello["lost"]) == ([], [], [])
+
+
+def test_a_second_daemon_is_not_served_before_the_first_has_left(rig: Rig) -> None:
+    with socket.socket(socket.AF_UNIX) as second:
+        second.connect(str(rig.home / "runner.sock"))
+        second.sendall(encode({"type": "hello", "protocol": PROTOCOL}))
+        assert rig.run(1, spawn=["/bin/true"])["exit_code"] == 0  # the runner has turned, and turned again
+        assert select.select([second], [], [], 0) == ([], [], [])
+        rig.to.close()
+        assert select.select([second], [], [], PATIENCE_S)[0] == [second]
+
+
+def test_one_that_connects_and_says_nothing_keeps_nobody_out_for_long(rig: Rig) -> None:
+    rig.to.close()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(rig.home / "runner.sock"))
+        rig.to = Connection(rig.home)
+        assert silent.recv(1) == b""
+
+
+def test_results_that_are_large_together_are_told_all_the_same(rig: Rig) -> None:
+    one = "from fluxd.authoring.current import running\nfor i in range(3):\n"
+    one += "    running.get()['ti'].xcom_push(f'k{i}', 'x' * 1_000_000)\nreturn 1"
+    loaded = rig.load_task(one)
+    for fence in range(1, 31):
+        rig.to.send(rig.order(fence, loaded=loaded))
+    for fence in range(1, 31):
+        assert rig.to.expect("ended", fence=fence)["outcome"]["state"] == "success"
+    rig.to.close()
+    rig.to = Connection(rig.home)
+    assert len(rig.to.hello["ended"]) == 30
+
+
+def test_a_result_that_is_too_large_fails_its_task_alone(rig: Rig) -> None:
+    one = "from fluxd.authoring.current import running\nfor i in range(40):\n"
+    one += "    running.get()['ti'].xcom_push(f'k{i}', 'x' * 1_000_000)\nreturn 1"
+    error = rig.python(1, one)["outcome"]["error"]
+    assert error["message"].startswith("FLX-7023") and not error["retry"]
+    assert rig.run(2, spawn=["/bin/true"])["exit_code"] == 0
+
+
+def test_a_pipe_in_place_of_a_log_is_not_waited_for(rig: Rig) -> None:
+    rig.log(1).parent.mkdir(parents=True)
+    os.mkfifo(rig.log(1))
+    ended = rig.run(1, spawn=["/bin/true"])
+    assert ended["exit_code"] == 0 and "FLX-7020" in ended["log_note"]
 
 
 def test_only_one_daemon_at_a_time(rig: Rig) -> None:

@@ -1,5 +1,7 @@
 """Dag files of all kinds, good and broken, loaded by a real runner: each is named, and the others never notice."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,16 +271,68 @@ def test_hosts_are_bounded_and_dropped_when_idle(tmp_path: Path) -> None:
     rig.start("--hosts-max", "3", "--host-idle", "1.5")
     try:
         for number in range(8):
-            rig.load(f"d{number}.py", GOOD.replace('"good"', f'"d{number}"'))
+            rig.ask_to_load(rig.write(f"d{number}.py", GOOD.replace('"good"', f'"d{number}"')))
+        loaded = [rig.to.expect("loaded") for _ in range(8)]
+        for fence, answer in enumerate(loaded[-3:], 1):
+            assert rig.run(fence, loaded=answer)["outcome"]["state"] == "success", "the newest three are kept"
+        assert not any(message["type"] == "need_source" for message in rig.to.inbox)
         until(lambda: len(children(rig)) <= 3, "no more hosts than allowed")
         until(lambda: len(children(rig)) == 0, "no host when nobody needs one")
     finally:
         rig.close()
 
 
+def test_two_files_that_import_each_other_are_two_bundles(rig: Rig, fence: int) -> None:
+    text = "from fluxd import DAG, task\nimport {other}\nwith DAG('{name}', schedule=None):\n    @task\n"
+    text += "    def t(): return '{name}'\n    t()\n"
+    for name, other in (("ping", "pong"), ("pong", "ping")):
+        rig.write(f"{name}.py", text.format(name=name, other=other))
+    for number, name in enumerate(("ping", "pong")):
+        loaded = rig.load(f"{name}.py")
+        assert loaded["error"] is None
+        assert rig.run(1000 + fence + number, loaded=loaded)["outcome"]["xcoms"] == [["return_value", name]]
+
+
+FORKS = """
+import os, time
+if os.fork() == 0:
+    time.sleep(300)
+    os._exit(0)
+"""
+
+
+def test_an_import_that_forks_and_dies_hurts_nobody(rig: Rig) -> None:
+    error = rig.load("forks.py", FORKS + "os._exit(3)\n")["error"]
+    assert "exit code 3" in error["message"]
+
+
+def test_a_host_whose_import_forked_may_be_killed(rig: Rig, fence: int) -> None:
+    loaded = rig.load("forks.py", FORKS + GOOD.replace("return 1", "time.sleep(300)"))
+    began = rig.begin(2000 + fence, loaded=loaded)
+    host = Path(f"/proc/{began['pid']}/stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(host), signal.SIGKILL)
+    until(lambda: began["pid"] in children(rig), "the attempt to be the runner's own")
+    rig.to.send({"type": "kill", "fence": 2000 + fence, "reason": "cancel"})
+    assert rig.to.expect("ended", fence=2000 + fence)["killed"] == "cancel"
+
+
+def test_a_param_without_a_default_makes_no_host_fork_for_ever(rig: Rig) -> None:
+    text = GOOD.replace("schedule=None", "schedule=None, params={'p': Param(type='string')}")
+    before = set(children(rig))
+    rig.load("required.py", text.replace("DAG, task", "DAG, Param, task"))
+    (host,) = set(children(rig)) - before
+    until(lambda: children_of(host), "the child that waits for an order")
+    (spare,) = children_of(host)
+    rig.load("good.py", GOOD)  # the host had time to make another, did this one not live
+    assert children_of(host) == [spare]
+
+
 def children(rig: Rig) -> list[int]:
     assert rig.process is not None
-    pid = rig.process.pid
+    return children_of(rig.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fluxd.runner import processes, records
 from tests.daemon.runner_rig import Connection, Rig, alive
 from tests.fluxd_process import until
 
@@ -138,13 +140,19 @@ def test_a_torn_or_foreign_record_is_no_trap(rig: Rig) -> None:
 
 
 def test_records_of_before_a_reboot_trust_no_pid(rig: Rig) -> None:
-    began = rig.begin(1, spawn=["/bin/sleep", "300"])
     kill_runner(rig)
-    (record,) = rig.records()
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert boot_id in record.read_text()
-    rig.start()
-    assert not alive(began["pid"])
+    stranger = subprocess.Popen(["sleep", "300"])
+    try:
+        record = records.Records(str(rig.home / "runner")).take()
+        record.append({"fence": 1, "boot_id": "of-another-life"})
+        record.append({"pid": stranger.pid, "seen": processes.since_boot(), "started_at": 0.0})
+        rig.start()
+        (lost,) = rig.to.hello["lost"]
+        assert (lost["fence"], lost["evidence"]) == (1, "the machine was restarted while it ran")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_the_daemon_may_come_and_go_while_tasks_run(rig: Rig) -> None:

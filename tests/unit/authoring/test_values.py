@@ -133,6 +133,7 @@ def test_wrong_durations(wrong: Any) -> None:
         ({"minLength": 2}, "ab", "a", "at least 2 characters"),
         ({"maxLength": 2}, "ab", "abc", "at most 2 characters"),
         ({"pattern": "^a+$"}, "aa", "b", "match the pattern"),
+        ({"pattern": "^a+$"}, "aa", "aa\n", "match the pattern"),
     ],
 )
 def test_params_are_checked(schema: dict[str, Any], good: Any, bad: Any, words: str) -> None:
