@@ -258,12 +258,13 @@ def errors(session: Session) -> None:
         return
     show.table(
         ["FILE", "LINE", "REASON", "STILL RUNS"],
-        [
-            [error["file"], error["line"], f"{error['code']}: {error['reason']}", ", ".join(error["dag_ids"])]
-            for error in answer.body["errors"]
-        ],
+        [[error["file"], error["line"], _said(error), ", ".join(error["dag_ids"])] for error in answer.body["errors"]],
         "All dag files are good.",
     )
+
+
+def _said(error: dict[str, Any]) -> str:
+    return f"{error['code']}: {error['reason']}" if error["code"] else str(error["reason"])
 
 
 @dags.command()

@@ -74,6 +74,15 @@ async def test_every_verb_that_shows_has_both_forms(world: World, ctl: Ctl) -> N
         assert isinstance(await machine(ctl, *verb), dict)
 
 
+async def test_a_file_error_without_line_and_code(world: World, ctl: Ctl) -> None:
+    await world.keeper.broken("twin.py", {"code": "FLX-5040", "message": "It is taken."})
+    await world.keeper.broken("worse.py", {})
+    code, out, err = await ctl("dags", "errors")
+    assert (code, err) == (0, "")
+    assert "FLX-5040: It is taken." in out and "it cannot be loaded" in out
+    assert "None" not in out
+
+
 async def test_json_is_that_of_the_api_byte_for_byte(world: World, ctl: Ctl) -> None:
     await run_of(world, "one")
     async with world.http.get("http://flux/api/v1/dags/sales/runs/one") as response:
