@@ -25,15 +25,19 @@ def dags() -> None:
 
 @dags.command("list")
 @click.option("--tag", help="Only dags with this tag.")
-@click.option("--paused/--active", default=None, help="Only paused ones, or only those that are not.")
+@click.option("--paused", is_flag=True, help="Only paused ones.")
+@click.option("--active", is_flag=True, help="Only those that are not paused.")
 @click.option("--all", "removed", is_flag=True, help="Also dags whose file is gone.")
 @click.pass_obj
-def list_dags(session: Session, tag: str | None, paused: bool | None, removed: bool) -> None:
+def list_dags(session: Session, tag: str | None, paused: bool, active: bool, removed: bool) -> None:
     """The dags, with their last run and what comes next.
 
     Example: fluxctl dags list --tag money
     """
-    found = session.client.pages("dags", None, "dags", tag=tag, paused=paused, removed=removed or None)
+    if paused and active:
+        raise click.UsageError("--paused and --active do not go together; leave both out to see all.")
+    only = paused if paused or active else None
+    found = session.client.pages("dags", None, "dags", tag=tag, paused=only, removed=removed or None)
     if session.json:
         show.out(json.dumps({"dags": found}, ensure_ascii=False))
         return

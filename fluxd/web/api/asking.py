@@ -34,7 +34,8 @@ class WrongMediaType(FluxError):
 class Field:
     """One field of a query or a body. `kind`: text | integer | number | boolean | time | object | texts | names.
 
-    `names` are texts of a body: at least one, for a list that came out empty must not mean all.
+    `texts` are of a query (a,b,c), `names` of a body: at least one, for a list that came out empty means neither all
+    nor nothing.
     A time is a datetime in UTC, or a naive one when it was given without a zone: the handler knows whose zone is meant.
     """
 
@@ -136,9 +137,7 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):  # in a query: a,b,c
         value = [part for part in value.split(",") if part]
-    if not isinstance(value, list):
-        raise ValueError
-    return [_text(part) for part in value]
+    return _names(value)
 
 
 def _names(value: Any) -> list[str]:
@@ -160,7 +159,7 @@ READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "boolean": (_boolean, "true or false"),
     "time": (_text, "a time"),
     "object": (_object, "a JSON object (without the character U+0000, which Postgres cannot keep)"),
-    "texts": (_texts, "a list of texts"),
+    "texts": (_texts, "a list of texts with at least one in it; leave it out to mean all"),
     "names": (_names, "a list of texts with at least one in it; leave the field out to mean all"),
 }
 

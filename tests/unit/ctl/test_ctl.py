@@ -243,7 +243,20 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         (["dags", "next", "sales", "--from", "9999-12-31T23:59:59Z"], 2, "1900 to 2199"),
         (["runs", "list", "sales", "--since", "0001-01-01"], 2, "1900 to 2199"),
         (["dags", "trigger", ""], 2, "DAG_ID is empty"),
-        (["dags", "trigger", "sales", "--run-id", ""], 2, "cannot be used"),
+        (["dags", "trigger", "sales", "--run-id", ""], 2, "--run-id is empty"),
+        (["dags", "trigger", "sales", "--conf", ""], 2, "--conf is empty"),
+        (["runs", "list", "--limit", "0"], 2, "x>=1"),
+        (["runs", "list", "--limit", "-5"], 2, "x>=1"),
+        (["runs", "list", "--state", ""], 2, "--state is empty"),
+        (["runs", "list", "--state", ","], 2, "at least one"),
+        (["dags", "list", "--paused", "--active"], 2, "do not go together"),
+        (["--socket", "", "status"], 2, "--socket is empty"),
+        (["--home", "", "status"], 2, "--home is empty"),
+        (["status", "--socket", ""], 2, "--socket is empty"),
+        (["status", "--home", ""], 2, "--home is empty"),
+        (["dags", "show", "\udcff\udcfe"], 2, "'\\xff\\xfe' is not UTF-8"),
+        (["dags", "trigger", "sales", "--run-id", "caf\udce9"], 2, "'caf\\xe9' is not UTF-8"),
+        (["runs", "list", "--state", "\udcff"], 2, "not UTF-8"),
         (["runs", "list", ""], 2, "DAG_ID is empty"),
         (["tasks", "clear", "sales", "one", "load", ""], 2, "is empty"),
         (["runs", "wait", "sales", "one", "--timeout", "-1"], 2, "0 or more"),
@@ -259,6 +272,12 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         got, out, err = await ctl(*arguments)
         assert (got, out) == (code, ""), (arguments, err)
         assert words in err, (arguments, err)
+
+
+async def test_the_dags_are_listed_by_whether_they_are_paused(world: World, ctl: Ctl) -> None:
+    await world.load({**SALES, "dag_id": "awake", "is_paused_upon_creation": False}, file="awake.py")
+    for flags, found in ([], ["awake", "sales"]), (["--paused"], ["sales"]), (["--active"], ["awake"]):
+        assert [dag["dag_id"] for dag in (await machine(ctl, "dags", "list", *flags))["dags"]] == found
 
 
 async def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

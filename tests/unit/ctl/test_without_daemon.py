@@ -204,6 +204,27 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     assert (got.returncode, got.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "arguments", [["cron", "explain", "@daily"], ["cron", "explain", "* * * * *", "--count", "1000"], ["--help"]]
+)
+def test_a_full_disk_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from fluxd.ctl.main import main; main()", *arguments]
+    with Path("/dev/full").open("w") as full:
+        got = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (got.returncode, got.stderr) == (1, "fluxctl: The output cannot be written: No space left on device.\n")
+
+
+def test_an_argument_that_is_no_text(tmp_path: Path) -> None:
+    got = subprocess.run(
+        [sys.executable, "-c", "from fluxd.ctl.main import main; main()", "dags", "show", b"\xff\xfe"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)
+    assert "'\\xff\\xfe' is not UTF-8" in got.stderr
+
+
 def test_a_terminal_gets_colours_and_no_control_characters(tmp_path: Path) -> None:
     parent, child = pty.openpty()
     code = (
