@@ -40,7 +40,10 @@ class Answer:
 
 
 def address(*parts: str | int, **query: Any) -> str:
-    """The path of a thing, each part made safe; a query value of None is left out."""
+    """The path of a thing, each part made safe; a query value of None is left out. Raises Invalid FLX-8012."""
+    if wrong := {".", ".."} & set(parts):
+        # In a path these two mean this folder and the one above, however they are written.
+        raise Invalid("FLX-8012", f"{wrong.pop()!r} is nobody's name: a name begins with a letter, a digit or _.")
     path = "".join("/" + quote(str(part), safe="") for part in parts)
     given = {name.rstrip("_"): _text(value) for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path

@@ -8,11 +8,11 @@ import click
 
 from fluxd.ctl import show
 from fluxd.ctl.client import address
+from fluxd.ctl.conf import read_conf
 from fluxd.ctl.printing import machine, run_facts, run_with_tasks, why_failed
 from fluxd.ctl.verbs import Noun, Session
 from fluxd.ctl.waiting import wait_for_run
-from fluxd.errors import Invalid, Refused
-from fluxd.nesting import DEPTH_MAX, too_deep
+from fluxd.errors import Refused
 
 
 @click.group(cls=Noun, later={"test": ("fluxd.ctl.local:test_dag", "Run a whole dag here, without a daemon.")})
@@ -127,26 +127,6 @@ def _catchup(rule: bool | str | float) -> str:
     if isinstance(rule, bool):
         return "every run since its start date" if rule else "none: what was missed is skipped"
     return "the latest run only" if rule == "latest" else f"what was due in the last {show.duration(float(rule))}"
-
-
-def read_conf(text: str | None) -> dict[str, Any] | None:
-    """The value of --conf. Raises Invalid FLX-8010."""
-    if text is None:
-        return None
-    deep = Invalid("FLX-8010", f"--conf is nested too deep: {DEPTH_MAX} levels are allowed.")
-    try:
-        conf = json.loads(text)
-    except ValueError as error:
-        raise Invalid(
-            "FLX-8010", f'--conf is not JSON ({error}); write it like --conf \'{{"key": "value"}}\'.'
-        ) from None
-    except RecursionError:
-        raise deep from None
-    if too_deep(conf):
-        raise deep
-    if not isinstance(conf, dict):
-        raise Invalid("FLX-8010", f'--conf must be a JSON object like \'{{"key": "value"}}\', not {text[:60]!r}.')
-    return conf
 
 
 @dags.command()

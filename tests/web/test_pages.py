@@ -283,6 +283,7 @@ async def test_what_is_refused_is_said_on_the_page(served: Served, http: aiohttp
         ("/dags/sales/pause", {}, "FLX-4098"),
         ("/dags/sales/trigger", {"conf": "{"}, "FLX-4092"),
         ("/dags/sales/trigger", {"conf": "[1]"}, "FLX-4092"),
+        ("/dags/sales/trigger", {"conf": '{"a": 12345678901234567890123}'}, "FLX-4092"),
         ("/dags/sales/trigger", {"logical_date": "<b>soon"}, "FLX-4091: The logical date '<b>soon' is not a date"),
         (f"/dags/sales/runs/{run}/clear", {}, "FLX-4094"),
         (f"/dags/sales/runs/{run}/clear", {"task": "load"}, "FLX-4093"),

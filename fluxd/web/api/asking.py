@@ -20,6 +20,7 @@ from fluxd.errors import FluxError, Invalid
 from fluxd.nesting import DEPTH_MAX, too_deep
 from fluxd.web.state import WebState
 from fluxd.web.who import WHO
+from fluxd.wholes import exactly, too_big
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -181,6 +182,8 @@ def _value(field: Field, value: Any) -> Any:
         raise Invalid("FLX-4102", f"{field.name} = {str(value)[:80]!r} is not {wanted}.") from None
     if field.kind == "time":
         return parse_time(result, field.name)
+    if field.kind == "object" and (wrong := too_big(result)):
+        raise Invalid("FLX-4102", f"{field.name} cannot be kept: {wrong}.")
     for part in result if isinstance(result, list) else [result]:
         if field.choices and part not in field.choices:
             raise Invalid("FLX-4102", f"{field.name} = {part[:80]!r} is not known{nearest(part, field.choices)}")
@@ -234,7 +237,7 @@ async def read_body(request: web.Request, fields: Sequence[Field]) -> tuple[byte
     for name, value in given.items():
         if too_deep(value):
             raise Invalid("FLX-4104", f"{name[:80]!r} in the body is nested too deep: {DEPTH_MAX} levels are allowed.")
-    return raw, check(fields, given, "The field")
+    return raw, check(fields, exactly(raw, given), "The field")
 
 
 def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:

@@ -236,6 +236,23 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         (["dags", "trigger", "sales", "--run-id", "../x"], 2, "cannot be used"),
         (["dags", "trigger", "sales", "--conf", "{x"], 2, "--conf is not JSON"),
         (["dags", "trigger", "sales", "--conf", "[1]"], 2, "JSON object"),
+        (
+            ["dags", "trigger", "sales", "--conf", '{"a": 12345678901234567890123}'],
+            2,
+            "--conf cannot be kept: the whole ",
+        ),
+        (["dags", "trigger", "sales", "--conf", '{"a": [9223372036854775808]}'], 2, "give it as text"),
+        (["dags", "trigger", "sales", "--conf", '{"a": ' + "9" * 5000 + "}"], 2, "give it as text"),
+        (["dags", "trigger", "sales", "--conf", '{"a": NaN}'], 2, "--conf has NaN in it"),
+        (["dags", "trigger", "sales", "--conf", '{"a": [-Infinity]}'], 2, "--conf has -Infinity in it"),
+        (["dags", "trigger", "sales", "--conf", '{"a": 1e999}'], 2, "--conf has 1e999 in it"),
+        (["dags", "trigger", "sales", "--conf", '{"b": {"a": 1, "a": 2}}'], 2, "--conf has the key 'a' twice"),
+        (["dags", "trigger", "sales", "--conf", '{"a": "\\ud800"}'], 2, "--conf has half of a character"),
+        (["pools", "set", "huge", "99999999999999999999999"], 2, "the most is 1000000"),
+        (["pools", "set", ".", "3"], 2, "begins with a letter"),
+        (["pools", "set", "..", "3"], 2, "begins with a letter"),
+        (["pools", "set", ".hidden", "3"], 2, "neither . nor -"),
+        (["dags", "show", ".."], 2, "begins with a letter"),
         (["dags", "trigger", "sales", "--logical-date", "soon"], 2, "not a time"),
         (["dags", "trigger", "sales", "--conf", '{"a":' + "[" * 3000 + "]" * 3000 + "}"], 2, "nested too deep"),
         (["dags", "trigger", "sales", "--conf", '{"a":' + "[" * 64 + "]" * 64 + "}"], 2, "nested too deep"),
@@ -272,6 +289,12 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         got, out, err = await ctl(*arguments)
         assert (got, out) == (code, ""), (arguments, err)
         assert words in err, (arguments, err)
+
+
+async def test_whole_numbers_of_64_bits_arrive_as_they_are(world: World, ctl: Ctl) -> None:
+    conf = {"least": -(2**63), "most": 2**63 - 1, "far": 1e300}
+    run = await machine(ctl, "dags", "trigger", "sales", "--run-id", "a", "--conf", json.dumps(conf))
+    assert run["conf"] == conf
 
 
 async def test_the_dags_are_listed_by_whether_they_are_paused(world: World, ctl: Ctl) -> None:
