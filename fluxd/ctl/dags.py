@@ -272,7 +272,7 @@ def source(session: Session, dag_id: str, version: int | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(session: Session, dag_id: str, yes: bool) -> None:
-    """Delete a dag's runs and all that is known of them. A dag whose file is still there comes back empty.
+    """Delete a dag's runs and all that is known of them. Refused while its file is there: remove that first.
 
     Example: fluxctl dags delete sales
     """

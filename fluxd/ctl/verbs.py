@@ -5,6 +5,7 @@ import difflib
 import importlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Session:
     socket: Path | None = None
     json: bool = False
 
-    @property
+    @cached_property
     def client(self) -> Client:
         return Client(self.socket or self.home / "fluxd.sock")
 

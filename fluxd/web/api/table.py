@@ -71,7 +71,13 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route("GET", DAG, dags.show, "One dag with its tasks", s.named("Dag")),
-    Route("DELETE", DAG, dags.forget, "Delete a dag with its history; refused while it has live runs", s.FORGOTTEN),
+    Route(
+        "DELETE",
+        DAG,
+        dags.forget,
+        "Delete a dag with its history; refused while its file is there, or runs live",
+        s.FORGOTTEN,
+    ),
     Route(
         "POST",
         DAG + "/trigger",

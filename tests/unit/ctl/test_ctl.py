@@ -161,7 +161,14 @@ async def test_cancel_clear_mark_delete(world: World, ctl: Ctl) -> None:
     await finish(world, "one")
     assert await machine(ctl, "runs", "clear", "sales", "one", "--failed") == {"cleared": []}
     assert (await ctl("runs", "mark", "sales", "one", "success"))[0] == 4
+    file = world.settings.dags / "sales.py"
+    file.write_text("# sales")
+    code, out, err = await ctl("dags", "delete", "sales", "--yes")
+    assert (code, out, "its file sales.py is there" in err, "FLX-4212" in err) == (4, "", True, True)
+    assert (await machine(ctl, "dags", "show", "sales"))["dag_id"] == "sales"
+    file.unlink()
     assert await ctl("dags", "delete", "sales", "--yes") == (0, "sales is deleted.\n", "")
+    assert (await ctl("dags", "delete", "sales", "--yes"))[0] == 3
 
 
 async def test_logs_come_as_they_are(world: World, ctl: Ctl) -> None:
