@@ -59,7 +59,8 @@ def _not_ready(node: Node) -> str:
     live = node.live
     if live.run.state is RunState.QUEUED:
         active, limit = len(live.dag.running), live.dag.spec.max_active_runs
-        return f"its run is queued: {active} runs of the dag are active, its max_active_runs is {limit}"
+        runs = "1 run of the dag is" if active == 1 else f"{active} runs of the dag are"
+        return f"its run is queued: {runs} active, its max_active_runs is {limit}"
     if judge(node.rule, node.upstream, node.counts) is Verdict.RUN:
         return blocked_by_past(node) or "it is ready and starts in the next turn"
     waiting = [up.task.task_id for up in live.upstream(node) if not COLUMN[up.instance.state]]

@@ -92,7 +92,9 @@ class Limits:
         active = usage.dags.get(live.run.dag_id, 0)
         limit = live.dag.spec.max_active_tasks
         if active >= limit:
-            return f"{active} tasks of dag {live.run.dag_id!r} are active, its max_active_tasks is {limit}"
+            tasks = "1 task of" if active == 1 else f"{active} tasks of"
+            verb = "is" if active == 1 else "are"
+            return f"{tasks} dag {live.run.dag_id!r} {verb} active, its max_active_tasks is {limit}"
         return None
 
 

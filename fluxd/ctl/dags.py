@@ -96,7 +96,10 @@ def show_dag(session: Session, dag_id: str) -> None:
             ("starts", show.when_in_full(dag["start_date"])),
             ("ends", show.when_in_full(dag["end_date"])),
             ("catch-up", _catchup(dag["catchup"])),
-            ("at once", f"{dag['max_active_runs']} runs, {dag['max_active_tasks']} tasks"),
+            (
+                "at once",
+                f"{show.counted(dag['max_active_runs'], 'run')}, {show.counted(dag['max_active_tasks'], 'task')}",
+            ),
             ("now", f"{dag['running_runs']} running, {dag['queued_runs']} queued"),
             ("params", json.dumps(dag["params"], ensure_ascii=False) if dag["params"] else None),
             ("tags", ", ".join(dag["tags"])),
@@ -217,15 +220,15 @@ def next_runs(session: Session, dag_id: str, start: str | None, count: int) -> N
     coming = answer.body
     if coming["paused"]:
         sys.stderr.write(f"{dag_id} is paused: nothing of this happens before 'fluxctl dags unpause {dag_id}'.\n")
-    upcoming_table(coming["runs"])
+    upcoming_table(coming["runs"], coming["reason"])
 
 
-def upcoming_table(runs: list[dict[str, Any]]) -> None:
-    """The runs to come, one a line."""
+def upcoming_table(runs: list[dict[str, Any]], why_none: str | None = None) -> None:
+    """The runs to come, one a line; where there are none, why."""
     show.table(
         [f"DUE ({show.zone()})", "WORDS"],
         [[show.when(run["due_at"]), run["words"]] for run in runs],
-        "Nothing comes: it has no schedule, or its end date has passed.",
+        why_none or "Nothing comes: the schedule has no more times.",
     )
 
 

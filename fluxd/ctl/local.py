@@ -35,7 +35,8 @@ CONF = click.option("--conf", metavar="JSON", help="Values for the run, over the
 @CONF
 @click.pass_obj
 def test_dag(session: Session, what: str, logical_date: str | None, conf: str | None) -> int:
-    """Run a whole dag here, without a daemon; exit code 1 where it did not succeed. Retries come at once.
+    """Run a whole dag here, without a daemon; exit code 1 where it did not succeed. Retries come at once,
+    and execution_timeout is not kept.
 
     Example: fluxctl dags test dags/sales.py --logical-date 2026-01-31
     """
@@ -209,15 +210,24 @@ def _files_of(session: Session, dag_id: str) -> list[Path]:
 
 
 def _load(path: Path) -> list[DAG]:
-    """The dags of a file. Raises Invalid FLX-8018 naming file and line where it cannot be imported."""
+    """The dags of a file. Where it cannot be loaded, raises Invalid naming file and line: FLX-8018, or our own code."""
     try:
         return testing.load_file(path)
-    except FluxError:
-        raise
+    except FluxError as error:
+        if error.code == "FLX-2020":
+            raise  # there is no such file, and so no line of it
+        line = _line(error, path)
+        place = f"{path}, line {line}" if line else str(path)
+        raise Invalid(error.code, f"{place}: {error.message}") from None
     except (Exception, SystemExit) as error:
-        line = error.lineno if isinstance(error, SyntaxError) else None
-        for frame in traceback.extract_tb(error.__traceback__):
-            if frame.filename == str(path.resolve()):
-                line = frame.lineno
+        line = _line(error, path)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise Invalid("FLX-8018", f"{path}, line {line or 1}: the file cannot be imported: {reason}") from None
+
+
+def _line(error: BaseException, path: Path) -> int | None:
+    """The line of the file that is no Python, else the innermost one that the error came through."""
+    if isinstance(error, SyntaxError) and error.filename == str(path.resolve()):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == str(path.resolve())), None)

@@ -48,4 +48,4 @@ def set_pool(session: Session, name: str, slots: int, description: str | None) -
     Example: fluxctl pools set warehouse 4 --description "connections of the warehouse"
     """
     answer = session.client.put(address("pools", name), {"slots": slots, "description": description})
-    machine(answer) if session.json else show.out(f"{name} has {slots} slot{'' if slots == 1 else 's'}.")
+    machine(answer) if session.json else show.out(f"{name} has {show.counted(slots, 'slot')}.")

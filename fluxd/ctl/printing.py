@@ -1,5 +1,6 @@
 """What a run, its tasks and a dag look like for people; used by several nouns."""
 
+import json
 import sys
 from typing import Any
 
@@ -50,7 +51,7 @@ def run_facts(run: dict[str, Any]) -> None:
             ("ended", show.when_in_full(run["ended_at"])),
             ("took", show.took(run["started_at"], run["ended_at"])),
             ("type", f"{run['run_type']}, by {run['created_by']}"),
-            ("conf", str(run["conf"]) if run.get("conf") else None),
+            ("conf", json.dumps(run["conf"], ensure_ascii=False) if run.get("conf") else None),
         ]
     )
 

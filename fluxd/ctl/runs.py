@@ -112,7 +112,7 @@ def change(session: Session, dag_id: str, run_id: str, verb: str, body: dict[str
     tasks = [task_name(task) for task in answer.body[done]]
     how = f" {body['state']}" if "state" in body else ""
     shown = f": {', '.join(tasks[:20])}{' …' if len(tasks) > 20 else ''}" if tasks else ""
-    show.out(f"{len(tasks)} task{'' if len(tasks) == 1 else 's'} {done}{how}{shown}.")
+    show.out(f"{show.counted(len(tasks), 'task')} {done}{how}{shown}.")
 
 
 @runs.command()

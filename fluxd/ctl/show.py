@@ -120,6 +120,11 @@ def covers(run: dict[str, Any]) -> str:
     return f"{start:%Y-%m-%d %H:%M} → {end:%H:%M}" if same_day else f"{start:%Y-%m-%d %H:%M} → {end:%Y-%m-%d %H:%M}"
 
 
+def counted(count: int, one: str) -> str:
+    """1 run · 3 runs."""
+    return f"{count} {one}{'' if count == 1 else 's'}"
+
+
 def _plain(cell: Cell) -> str:
     text = cell.text if isinstance(cell, Styled) else "" if cell is None else str(cell)
     return clean(text)

@@ -82,7 +82,11 @@ def show_task(session: Session, dag_id: str, run_id: str, task_id: str, map_inde
     rendered = next((one["rendered"] for one in reversed(task["tries"]) if one["rendered"]), None)
     if rendered:
         show.out()
-        show.facts([(name, value if isinstance(value, str) else json.dumps(value)) for name, value in rendered.items()])
+        show.facts([(name, _shown(value)) for name, value in rendered.items()])
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _try_row(one: dict[str, Any]) -> list[show.Cell]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fluxd.core.cronwords import schedule_in_words
 from fluxd.core.spec import DagSpec, Schedule
-from fluxd.core.timetable import next_runs
+from fluxd.core.timetable import next_runs, rfc3339
 from fluxd.errors import FluxError
 
 
@@ -32,3 +32,14 @@ def coming_runs(
         start_date=spec.start_date,
         end_date=spec.end_date,
     )
+
+
+def why_nothing_comes(spec: DagSpec, next_due_at: datetime | None) -> str:
+    """Why there are no runs to come, as one sentence."""
+    if spec.schedule.kind == "none":
+        return "Nothing comes: it has no schedule, so it runs only when triggered."
+    if spec.schedule.kind == "once" and next_due_at is None:
+        return "Nothing comes: it runs once, and that run was made already."
+    if spec.end_date is not None:
+        return f"Nothing comes: no run is due up to its end date, {rfc3339(spec.end_date)}."
+    return "Nothing comes: its schedule has no more times."

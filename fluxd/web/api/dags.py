@@ -13,7 +13,7 @@ from fluxd.store import api_views
 from fluxd.web.api import shapes
 from fluxd.web.api.answers import answer
 from fluxd.web.api.asking import Ask, in_zone, nearest
-from fluxd.web.api.coming import coming_runs
+from fluxd.web.api.coming import coming_runs, why_nothing_comes
 
 
 async def no_dag(ask: Ask) -> NotFound:
@@ -112,12 +112,14 @@ async def upcoming(ask: Ask) -> web.Response:
     row = await find_dag(ask)
     spec = dag_from_json(row["spec"] or {"dag_id": row["dag_id"]})
     start = in_zone(ask.query["from"], spec.timezone)
+    runs = coming_runs(spec, row["next_due_at"], start, ask.query["count"])
     return answer(
         {
             "dag_id": row["dag_id"],
             "paused": row["paused"],
             "timezone": spec.timezone,
-            "runs": coming_runs(spec, row["next_due_at"], start, ask.query["count"]),
+            "runs": runs,
+            "reason": None if runs else why_nothing_comes(spec, row["next_due_at"]),
         }
     )
 

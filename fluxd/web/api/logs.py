@@ -106,7 +106,8 @@ async def _find_try(ask: Ask) -> Any:
     if row is None:
         raise await missing(ask, map_index)
     if row["try_number"] is None:
-        had = "was not tried yet" if row["last_try"] == 0 else f"was tried {row['last_try']} times so far"
+        tries = row["last_try"]
+        had = "was not tried yet" if tries == 0 else f"was tried {'once' if tries == 1 else f'{tries} times'} so far"
         raise NotFound("FLX-4140", f"The task {path['task_id']!r} has no try {path['try_number'][:20]}: it {had}.")
     return row
 

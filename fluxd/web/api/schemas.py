@@ -190,7 +190,10 @@ NAMED: dict[str, Schema] = {
     "Pool": record(POOL),
 }
 
-NEXT = record({"dag_id": TEXT, "paused": BOOLEAN, "timezone": TEXT, "runs": many(record(UPCOMING))})
+# `reason` says why there are no runs to come, where there are none.
+NEXT = record(
+    {"dag_id": TEXT, "paused": BOOLEAN, "timezone": TEXT, "runs": many(record(UPCOMING)), "reason": maybe(TEXT)}
+)
 SOURCE = record({"dag_id": TEXT, "file": TEXT, "version": INTEGER, "bundle": TEXT, "files": OBJECT})
 PAUSED = record({"dag_id": TEXT, "paused": BOOLEAN})
 FORGOTTEN = record({"dag_id": TEXT})

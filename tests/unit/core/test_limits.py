@@ -49,13 +49,16 @@ def test_max_active_tasks_counts_over_all_runs_of_a_dag() -> None:
     assert why(flux, "a", 2) == "ready; 2 tasks of dag 'd' are active, its max_active_tasks is 2"
     flux.trigger("other")
     assert flux.starts() == ["x"]
+    flux = Dialogue(dag(task("a"), task("b"), max_active_tasks=1))
+    flux.trigger()
+    assert why(flux, "b") == "ready; 1 task of dag 'd' is active, its max_active_tasks is 1"
 
 
 def test_max_active_runs_queues_the_rest_in_order() -> None:
     flux = Dialogue(dag(task("a"), max_active_runs=1))
     first, second, third = flux.trigger(), flux.trigger(), flux.trigger()
     assert [str(flux.runs[number].state) for number in (first, second, third)] == ["running", "queued", "queued"]
-    assert why(flux, "a", second) == "its run is queued: 1 runs of the dag are active, its max_active_runs is 1"
+    assert why(flux, "a", second) == "its run is queued: 1 run of the dag is active, its max_active_runs is 1"
     flux.ended(1)
     assert [str(flux.runs[number].state) for number in (first, second, third)] == ["success", "running", "queued"]
 

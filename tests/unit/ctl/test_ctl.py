@@ -1,6 +1,7 @@
 """fluxctl against the real API: what it prints for people and machines, and its exit codes."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.web.test_api import SALES, finish, run_of
 
 pytestmark = pytest.mark.anyio
 
+FROM = ("--from", "2027-01-01")
+PAUSED = {"over": "over is paused: nothing of this happens before 'fluxctl dags unpause over'.\n"}
 Ctl = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
@@ -302,6 +305,32 @@ async def test_whole_numbers_of_64_bits_arrive_as_they_are(world: World, ctl: Ct
     conf = {"least": -(2**63), "most": 2**63 - 1, "far": 1e300}
     run = await machine(ctl, "dags", "trigger", "sales", "--run-id", "a", "--conf", json.dumps(conf))
     assert run["conf"] == conf
+
+
+async def test_conf_is_shown_as_json(world: World, ctl: Ctl) -> None:
+    code, out, _ = await ctl("dags", "trigger", "sales", "--run-id", "a", "--conf", '{"café": {"a": [true, null]}}')
+    assert (code, '{"café": {"a": [true, null]}}' in out) == (0, True)
+    assert '{"café": {"a": [true, null]}}' in (await ctl("runs", "show", "sales", "a"))[1]
+
+
+async def test_where_nothing_comes_the_reason_is_said(world: World, ctl: Ctl) -> None:
+    task = {"task_id": "a", "operator": "EmptyOperator", "kind": "empty"}
+    with contextlib.closing(world.live.subscribe()) as messages:
+        await world.load({"dag_id": "once", "schedule": {"kind": "once"}, "tasks": [task]}, file="once.py")
+        async with asyncio.timeout(10):
+            async for message in messages:
+                if any(run[0] == "once" for run in message.data.get("runs", ())):
+                    break
+    await world.load({"dag_id": "by_hand", "schedule": {"kind": "none"}, "tasks": [task]}, file="by_hand.py")
+    await world.load({**SALES, "dag_id": "over", "end_date": "2026-01-02T05:00:00Z"}, file="over.py")
+    for dag_id, words in {
+        "once": "it runs once, and that run was made already.",
+        "by_hand": "it has no schedule, so it runs only when triggered.",
+        "over": "no run is due up to its end date, 2026-01-02T05:00:00Z.",
+    }.items():
+        assert await ctl("dags", "next", dag_id, *FROM) == (0, f"Nothing comes: {words}\n", PAUSED.get(dag_id, ""))
+        assert words in (await machine(ctl, "dags", "next", dag_id, *FROM))["reason"]
+    assert (await machine(ctl, "dags", "next", "sales"))["reason"] is None
 
 
 async def test_the_dags_are_listed_by_whether_they_are_paused(world: World, ctl: Ctl) -> None:

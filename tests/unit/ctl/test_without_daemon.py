@@ -107,12 +107,16 @@ def test_a_daemon_that_is_silent_is_said_to_be_waited_for(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(str(tmp_path / "fluxd.sock"))
         door.listen()
+        door.settimeout(60)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
             for number, body in enumerate([found, found, paused, paused]):
                 peer, _ = door.accept()
                 with peer:
-                    asked.append(peer.recv(65536))
+                    request = b""
+                    while not request.endswith(b"{}" if request.startswith(b"POST") else b"\r\n\r\n"):
+                        request += peer.recv(65536)  # the body comes on its own
+                    asked.append(request)
                     if number == 0:
                         assert process.stderr.readline() == "fluxd does not answer yet; waiting …\n".encode()
                     peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -176,6 +180,8 @@ def test_a_task_is_tried_out_here(tmp_path: Path, dag_file: Path) -> None:
         ("x = 1\nimport no_such_module\n", "line 2", "no_such_module"),
         ("x = (\n", "line 1", "SyntaxError"),
         ("\n\nraise SystemExit(3)\n", "line 3", "SystemExit"),
+        ("from fluxd import DAG\nDAG('x', retries=1)\n", "sales.py, line 2: DAG 'x' takes", "FLX-1002"),
+        ("from fluxd import dag\n@dag\ndef x(): ...\n", "sales.py: The @dag function 'x'", "FLX-1016"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(
