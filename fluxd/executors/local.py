@@ -104,7 +104,8 @@ class LocalExecutor:
             case "ended":
                 self._post(_ended(message))
             case "lost":
-                self._post(AttemptLost(message["fence"], datetime.now(UTC), message["evidence"]))
+                began = message.get("began", True)
+                self._post(AttemptLost(message["fence"], datetime.now(UTC), message["evidence"], began))
             case "need_source":
                 self._spawn(self._send_source(message["bundle"]))
 
@@ -155,4 +156,5 @@ def _ended(message: Message) -> AttemptEnded:
         signal=message["signal"],
         outcome=message["outcome"],
         usage=usage,
+        killed=message.get("killed"),
     )

@@ -178,6 +178,26 @@ def test_ctrl_c_ends_tasks_and_marks_them_interrupted(daemon: Daemon) -> None:
     assert all(task["state"] == "failed" and "nterrupted" in task["reason"] for task in run["tasks"]), run
 
 
+def test_a_command_that_goes_in_good_order_when_it_is_timed_out_has_failed(daemon: Daemon) -> None:
+    daemon.write(
+        "orderly.py",
+        """
+from fluxd import DAG
+from fluxd.ops import BashOperator
+with DAG("orderly", schedule=None):
+    export = BashOperator(
+        task_id="export", bash_command="trap 'exit 0' TERM; sleep 300 & wait", execution_timeout=0.3
+    )
+    export >> BashOperator(task_id="publish", bash_command="true")
+""",
+    )
+    daemon.until_known("orderly")
+    run = daemon.wait("orderly", daemon.trigger("orderly"))
+    export, publish = run["tasks"]
+    assert (export["state"], publish["state"], run["state"]) == ("failed", "upstream_failed", "failed")
+    assert export["reason"].startswith("FLX-3503")
+
+
 def test_a_killed_runner_takes_its_tasks_along_and_they_are_tried_again(daemon: Daemon) -> None:
     run_id = daemon.trigger("killed")
     running(daemon, run_id, 1, "killed")

@@ -165,7 +165,7 @@ async def clear(ask: Ask) -> web.Response:
     reply = await ask.state.post(
         lambda request: ClearTasks(request, run["number"], keys, downstream, only_failed, ask.by)
     )
-    return answer({"cleared": _pairs(reply["cleared"])})
+    return answer({"cleared": _pairs(reply["cleared"]), "note": reply.get("note")})
 
 
 async def mark(ask: Ask) -> web.Response:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from fluxd.core.commands import XCom
-from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
+from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, CancelRun, WaitEnded
 from tests.unit.core.dialogue import FAILED, FOR_GOOD, NOON, SKIPPED, SUCCESS, Dialogue, dag, ran_through, task
 
 
@@ -180,6 +180,37 @@ def test_a_success_that_came_before_the_timeout_could_stop_it_counts() -> None:
     flux.wait(30)
     flux.ended(1, SUCCESS)
     assert flux.state("a") == "success"
+
+
+def test_one_that_goes_in_good_order_when_told_to_has_not_succeeded() -> None:
+    flux = Dialogue(dag(task("a", execution_timeout=30.0), task("b", "a"), task("c")))
+    flux.trigger()
+    flux.started(1, 2)
+    flux.wait(30)
+    assert flux.kills() == [(1, "timeout")]
+    flux.ended(1, SUCCESS, killed="timeout", exit_code=0)
+    assert (flux.state("a"), flux.state("b"), flux.starts()) == ("failed", "upstream_failed", [])
+    assert (flux.instances[(1, "a", -1)].reason or "").startswith("FLX-3503")
+    flux.ended(2, SUCCESS, killed="stop", exit_code=0)  # the runner was told to stop, nobody meant this task
+    assert flux.instances[(1, "c", -1)].reason == "FLX-7013: The task was told to stop (stop), and went"
+
+
+def test_a_cancelled_command_that_exits_with_0_is_cancelled() -> None:
+    flux = Dialogue(dag(task("a"), task("b", "a")))
+    flux.trigger()
+    flux.started(1)
+    flux.say(CancelRun(1, 1))
+    flux.ended(1, SUCCESS, killed="cancel", exit_code=0)
+    assert (flux.state("a"), flux.state("b"), flux.runs[1].state) == ("cancelled", "cancelled", "cancelled")
+
+
+def test_a_lost_attempt_that_never_began_does_not_count() -> None:
+    flux = Dialogue(dag(task("a", retry_delay=300.0)))
+    flux.trigger()
+    flux.say(AttemptLost(1, flux.now, "its runner died before its process began", began=False))
+    assert (flux.starts(), flux.state("a"), flux.attempts[1].state) == (["a"], "queued", "lost")
+    flux.ended(2, FAILED)
+    assert flux.state("a") == "failed"
 
 
 def test_dagrun_timeout_cancels_what_has_not_ended_and_fails_the_run() -> None:
