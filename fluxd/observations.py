@@ -24,6 +24,12 @@ class Seen(Enum):
     DAG_FILE_LOADED = (logging.INFO, "dag file {file} loaded in {seconds:.3f} s: {dags}")
     DAG_FILE_BROKEN = (logging.WARNING, "dag file {file} cannot be loaded: {reason}")
     DAG_FILE_REMOVED = (logging.INFO, "dag file {file} is gone: {dags} take no new runs")
+    DAG_FILE_UNFORESEEN = (logging.ERROR, "dag file {file} met an error that Flux did not foresee: {reason}")
+    DAG_FILE_UNKEPT = (logging.ERROR, "what became of dag file {file} cannot be stored: {reason}")
+    DAGS_FOLDER_UNWATCHED = (
+        logging.WARNING,
+        "the dags folder {folder} cannot be watched ({reason}); its dags stay, and it is looked at in {seconds:.0f} s",
+    )
     TURN_RETRIED = (logging.WARNING, "saving failed ({reason}); trying again in {seconds:.1f} s, running tasks go on")
     TURN_SAVED_AGAIN = (logging.WARNING, "the database answers again after {seconds:.1f} s")
     DATABASE_AWAITED = (logging.WARNING, "the database is away ({reason}); asking again in {seconds:.1f} s")
