@@ -12,6 +12,7 @@ from typing import Any
 
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
 from fluxd.errors import FluxError, Unavailable
+from fluxd.executors import Executor
 from fluxd.runner.client import RunnerClient, RunnerOptions
 from fluxd.runner.protocol import Message
 
@@ -20,7 +21,7 @@ LOAD_TRIES = 3
 RECONNECT_S = 1.0
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """`post` drops an event. `source` finds the stored source of a bundle (None: there is none). `reconciled` is
     awaited with the fences that a runner has after each reconnect. `troubled` hears why there is no runner.
     """

@@ -29,11 +29,6 @@ async def acquire(conn: asyncpg.Connection, home: str) -> int:
     return int(await conn.fetchval(QUERIES["take_holder"], socket.gethostname(), os.getpid(), str(home)))
 
 
-async def held(conn: asyncpg.Connection) -> bool:
-    """Whether this very connection holds the lock."""
-    return bool(await conn.fetchval(QUERIES["lock_is_mine"], DAEMON_LOCK))
-
-
 async def _who(conn: asyncpg.Connection) -> str:
     row = await conn.fetchrow(QUERIES["read_holder"])
     database = await conn.fetchval("SELECT current_database()")
