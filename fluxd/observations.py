@@ -19,6 +19,7 @@ class Seen(Enum):
     DATABASE_READY = (logging.INFO, "database ready in {seconds:.2f} s: {where}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
     RUNNER_LOST = (logging.WARNING, "connection to the runner lost: {reason}; connecting again")
+    SOURCE_FAILED = (logging.ERROR, "the stored source {bundle} could not be handed to the runner: {reason}")
     RECOVERED = (logging.INFO, "recovered {runs} live runs and {attempts} live attempts of {dags} dags")
     DAG_FILE_LOADED = (logging.INFO, "dag file {file} loaded in {seconds:.3f} s: {dags}")
     DAG_FILE_BROKEN = (logging.WARNING, "dag file {file} cannot be loaded: {reason}")
