@@ -113,6 +113,7 @@ class Daemon:
             self._post,
             poke_timeout_s=settings.sensing.poke_timeout_s,
             pokes_at_once=settings.sensing.pokes_at_once,
+            xcom_max_kb=settings.xcom_max_kb,
         )
         stack.push_async_callback(self.sensing.close)
         self.engine = Engine(
