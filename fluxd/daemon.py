@@ -33,7 +33,7 @@ from fluxd.executors.local import LocalExecutor
 from fluxd.keeper import Keeper, unused
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
-from fluxd.runner.client import RunnerOptions
+from fluxd.runner.client import ImportLimits, RunnerOptions
 from fluxd.sensing import Sensing
 from fluxd.store import accounts
 from fluxd.store.embedded import Embedded
@@ -59,6 +59,7 @@ class Daemon:
         self._stop_reason = ""
         self.address = ""
         self.engine: Engine
+        self._keeper_open = asyncio.Event()
         # What the runner tells while the database is still starting; None once the engine takes it.
         self._early: list[Event] | None = []
         # What a runner knows that was connected anew before there was an engine.
@@ -95,11 +96,13 @@ class Daemon:
             reconciled=self._reconciled,
             troubled=lambda error: observe(Seen.RUNNER_LOST, reason=error.message),
             options=RunnerOptions(settings.runner.hosts_max, settings.runner.host_idle_s, settings.runner.linger_s),
+            limits=ImportLimits(settings.dagfiles.import_timeout_s, settings.dagfiles.import_memory_mb),
         )
         runner = asyncio.create_task(self.executor.open())
         try:
             url, connections = await self._database_url(stack)
             self.keeper = await stack.enter_async_context(Keeper.open(url, settings))
+            self._keeper_open.set()
         except BaseException:
             runner.cancel()
             raise
@@ -110,6 +113,7 @@ class Daemon:
             self._post,
             poke_timeout_s=settings.sensing.poke_timeout_s,
             pokes_at_once=settings.sensing.pokes_at_once,
+            xcom_max_kb=settings.xcom_max_kb,
         )
         stack.push_async_callback(self.sensing.close)
         self.engine = Engine(
@@ -210,11 +214,12 @@ class Daemon:
             self._early.append(event)
 
     async def _source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
+        # A runner asks as soon as it is connected; the database may still be starting then.
+        await self._keeper_open.wait()
         return await self.keeper.source(bundle)
 
     async def _load(self, file: str) -> dict[str, Any]:
-        limits = self.settings.dagfiles
-        return await self.executor.load(file, self.settings.dags, limits.import_timeout_s, limits.import_memory_mb)
+        return await self.executor.load(file, self.settings.dags)
 
     async def _reconciled(self, known: set[int]) -> None:
         if self._early is None:

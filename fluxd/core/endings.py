@@ -129,7 +129,7 @@ def _begin_wait(memory: Memory, node: Node, request: dict[str, Any], now: dateti
         instance.wait_until = now + timedelta(seconds=float(timeout))
     memory.move(node, State.WAITING)
     memory.watch_attempt(node)
-    memory.act(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request, instance.wait_until))
+    memory.act(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request))
 
 
 def wait_ended(memory: Memory, event: WaitEnded, now: datetime) -> None:

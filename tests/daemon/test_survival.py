@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.runner_rig import Connection, Rig
 from tests.fluxd_process import Daemon, until
 
 JOURNAL = '''
@@ -209,6 +210,30 @@ def test_a_killed_runner_takes_its_tasks_along_and_they_are_tried_again(daemon: 
     assert run["tasks"][0]["try_number"] == 2
     assert not Path(f"/proc/{pid}").exists(), "the first process is gone before the second begins"
     assert [(word, number) for word, _, number, _ in journal(daemon)] == [("begin", 1), ("begin", 2)]
+
+
+def test_an_attempt_that_waits_for_its_source_gets_it_from_the_next_daemon(daemon: Daemon) -> None:
+    """A runner asks for it as soon as it is connected: before the next daemon has opened its database."""
+    runner = daemon.get("/status")["runner_pid"]
+    daemon.kill()
+    to = Connection(daemon.home)
+    file = {"file": "gated.py", "dags_dir": str(daemon.dags), "timeout_s": 30, "memory_mb": 1024}
+    to.send({"type": "load", "id": 1, **file})
+    loaded = to.expect("loaded")
+    to.close()
+    # A runner that has not imported the file, with what the killed daemon had sent to it.
+    os.kill(runner, signal.SIGKILL)
+    new = Rig(daemon.folder)
+    new.start()
+    environment = {"FLUX_TASK_ID": "t0", "FLUX_TRY_NUMBER": "1"}
+    new.to.send(new.order(10**6, task="t0", loaded=loaded, env=environment))
+    new.to.expect("need_source", bundle=loaded["bundle"])
+    new.to.close()
+    open_gate(daemon)
+    daemon.start()
+    begun(daemon, 1)
+    daemon.interrupt()
+    new.close()
 
 
 def test_a_killed_task_says_by_which_signal(daemon: Daemon) -> None:

@@ -232,7 +232,7 @@ def test_a_waiting_task_holds_no_process_and_no_slot() -> None:
     flux.trigger()
     flux.ended(1, WAIT)
     assert (flux.state("a"), flux.starts()) == ("waiting", ["b"])
-    assert [(wait.fence, wait.until) for wait in flux.waits()] == [(1, NOON + timedelta(seconds=100))]
+    assert [(wait.fence, wait.instance.wait_until) for wait in flux.waits()] == [(1, NOON + timedelta(seconds=100))]
     assert not flux.ended(1, WAIT).saves  # said twice
     flux.say(WaitEnded(1, "success", NOON, (("return_value", "/in/x"),)))
     assert flux.turn.saves.xcoms == [XCom(1, "a", -1, "return_value", "/in/x")]
@@ -259,7 +259,7 @@ def test_the_deadline_of_a_wait_counts_from_the_first_try() -> None:
     assert flux.state("a") == "up_for_retry"
     flux.wait(50)
     flux.ended(2, WAIT)
-    assert flux.waits()[0].until == NOON + timedelta(seconds=100)
+    assert flux.waits()[0].instance.wait_until == NOON + timedelta(seconds=100)
 
 
 def test_results_are_kept_and_a_new_try_begins_without_them() -> None:
