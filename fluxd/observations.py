@@ -63,6 +63,10 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """One line a record, and below it the traceback if there is one, set in. Foreign text cannot fake a line."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # as another handler may have written the traceback, unescaped
+        return super().format(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         return _escaped(super().formatMessage(record))
 
