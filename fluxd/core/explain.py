@@ -1,5 +1,6 @@
 """Why does it not run? For every task instance of a live run that has not ended: the reason, and what would free it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fluxd.core.limits import Limits, Usage
@@ -10,6 +11,8 @@ from fluxd.core.progress import blocked_by_past
 from fluxd.core.rules import COLUMN, Verdict, judge
 from fluxd.core.timetable import rfc3339
 
+RUNS = "it runs"
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -19,6 +22,11 @@ class Explanation:
     map_index: int
     state: State
     words: str
+
+
+def why_not_running(explanations: Iterable[Explanation]) -> dict[tuple[str, int], str]:
+    """(task id, map index) -> why it does not run, of those that do not."""
+    return {(one.task_id, one.map_index): one.words for one in explanations if one.words != RUNS}
 
 
 def explain(memory: Memory, live: LiveRun) -> list[Explanation]:
@@ -43,7 +51,7 @@ def _words(node: Node, limits: Limits) -> str:
         case State.QUEUED:
             return f"its process was asked for at {rfc3339(instance.queued_at or run.queued_at)} and is being started"
         case State.RUNNING:
-            return f"it runs since {rfc3339(instance.started_at or run.queued_at)}"
+            return RUNS
         case State.UP_FOR_RETRY:
             at = "soon" if instance.retry_at is None else f"at {rfc3339(instance.retry_at)}"
             return f"try {instance.try_number} of {instance.max_tries} failed ({instance.reason}); the next begins {at}"
