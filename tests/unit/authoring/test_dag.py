@@ -114,7 +114,10 @@ def test_schedule_interval_is_understood() -> None:
         ({"timezone": "Europe/Pariss"}, "FLX-1005: timezone of dag 'd' 'Europe/Pariss' is not a time zone"),
         ({"timezone": "../../etc/passwd"}, "FLX-1005"),
         ({"catchup": "sometimes"}, "FLX-1003: catchup of dag 'd' must be True, False"),
-        ({"max_active_runs": 0}, "FLX-1003: max_active_runs of dag 'd' must be a whole number of at least 1, not 0."),
+        (
+            {"max_active_runs": 0},
+            "FLX-1003: max_active_runs of dag 'd' must be a whole number from 1 to 2147483647, not 0.",
+        ),
         ({"max_active_tasks": "4"}, "FLX-1003"),
         ({"dagrun_timeout": "soon"}, "FLX-1007: dagrun_timeout of dag 'd' must be more than zero"),
         ({"doc_md": "a\0b"}, "FLX-1003: doc_md of dag 'd' holds a NUL"),
@@ -150,7 +153,8 @@ def test_ids_that_cannot_be_names_of_folders_are_refused(dag_id: object) -> None
     [
         ({"retrys": 3}, "FLX-1002: EmptyOperator 't' takes no argument 'retrys': did you mean 'retries'?"),
         ({"retry_dealy": 3}, "did you mean 'retry_delay'?"),
-        ({"retries": -1}, "FLX-1003: retries of task 't' must be a whole number of at least 0, not -1."),
+        ({"retries": -1}, "FLX-1003: retries of task 't' must be a whole number from 0 to 2147483647, not -1."),
+        ({"retries": 10**12}, "retries of task 't' must be a whole number from 0 to 2147483647, not 1000000000000."),
         ({"retries": True}, "FLX-1003"),
         ({"retries": "3"}, "not '3'."),
         ({"retry_delay": "5 minutes"}, "FLX-1007: retry_delay of task 't'"),
