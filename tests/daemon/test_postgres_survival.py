@@ -1,6 +1,7 @@
 """The embedded Postgres, killed under a running fluxd, kept from starting, and left behind by nobody."""
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -96,6 +97,12 @@ def test_a_killed_postgres_is_started_again_and_nothing_is_lost(daemon: Daemon) 
     assert postmaster.alive(data(daemon)) is None
 
 
+def findings(daemon: Daemon) -> dict[str, dict[str, str]]:
+    """What doctor says, by name."""
+    told = json.loads(daemon.ctl("doctor", "--json", check=False).stdout)
+    return {one["name"]: one for one in told["findings"]}
+
+
 def test_a_postgres_that_cannot_start_is_tried_again(daemon: Daemon) -> None:
     run_id = begin(daemon)
     own_settings = daemon.home / "pg" / "settings" / "local.conf"
@@ -103,11 +110,19 @@ def test_a_postgres_that_cannot_start_is_tried_again(daemon: Daemon) -> None:
     said = len(daemon.lines)
     kill_postgres(daemon)
     assert "local.conf" in daemon.wait_for_line("could not be started again: The embedded Postgres", since=said)
+    told = findings(daemon)
+    assert told["fluxd"]["state"] == "ok", told
+    assert told["dags folder"] == {"name": "dags folder", "state": "ok", "words": str(daemon.dags), "next_step": None}
+    assert told["database"]["state"] == "bad" and "does not answer fluxd" in told["database"]["words"]
+    assert "pg/server.log" in told["database"]["next_step"]
+    shown = daemon.ctl("status", check=False)
+    assert (shown.returncode, "FLX-4089" in shown.stderr) == (5, True) and str(daemon.dags) in shown.stdout
     (daemon.folder / "go").touch()
     own_settings.write_text("")
     daemon.wait_for_line("embedded in the home, started again", since=said)
     daemon.wait_for_line("the database answers again", since=said)
     ends_well(daemon, run_id)
+    assert findings(daemon)["database"]["words"] == "embedded, answers fluxd"
 
 
 def test_fluxd_can_stop_while_postgres_is_away(daemon: Daemon) -> None:
