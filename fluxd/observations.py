@@ -17,6 +17,8 @@ class Seen(Enum):
 
     STARTING = (logging.INFO, "fluxd {version} starts: home {home}, dags {dags}")
     DATABASE_READY = (logging.INFO, "database ready in {seconds:.2f} s: {where}")
+    DATABASE_ENDED = (logging.ERROR, "the embedded Postgres has ended; it is started again in {seconds:.0f} s")
+    DATABASE_NOT_STARTED = (logging.ERROR, "the embedded Postgres could not be started again: {reason}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
     RUNNER_LOST = (logging.WARNING, "connection to the runner lost: {reason}; connecting again")
     SOURCE_FAILED = (logging.ERROR, "the stored source {bundle} could not be handed to the runner: {reason}")

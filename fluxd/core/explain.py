@@ -1,7 +1,8 @@
 """Why does it not run? For every task instance of a live run that has not ended: the reason, and what would free it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fluxd.core.limits import Limits, Usage
 from fluxd.core.live import LiveRun, Node
@@ -56,11 +57,17 @@ def _words(node: Node, limits: Limits) -> str:
             at = "soon" if instance.retry_at is None else f"at {rfc3339(instance.retry_at)}"
             return f"try {instance.try_number} of {instance.max_tries} failed ({instance.reason}); the next begins {at}"
         case State.WAITING:
-            sensor = (instance.wait or {}).get("sensor", "a sensor")
             until = "" if instance.wait_until is None else f", until {rfc3339(instance.wait_until)} at most"
-            return f"it waits for {sensor}{until}"
+            return f"it waits for {_awaited(instance.wait or {})}{until}"
         case _:
             return f"it is {instance.state}"
+
+
+def _awaited(wait: Mapping[str, Any]) -> str:
+    """What a sensor waits for: its name, with the path or the moment if the request carries one."""
+    args = wait.get("args")
+    named = [args[name] for name in ("path", "at") if args.get(name)] if isinstance(args, dict) else []
+    return " ".join(str(word) for word in [wait.get("sensor", "a sensor"), *named])
 
 
 def _not_ready(node: Node) -> str:
