@@ -91,7 +91,8 @@ class Settings:
 
     @cached_property
     def dags(self) -> Path:
-        return (self.home / Path(self.daemon.dags).expanduser()).resolve()
+        # Links are kept: a deploy may switch one, and its new target is the dags folder from then on.
+        return (self.home / Path(self.daemon.dags).expanduser()).absolute()
 
     @property
     def socket(self) -> Path:

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,16 @@ from fluxd.core.events import Event, Interrupt
 from fluxd.core.scheduler import Scheduler
 from fluxd.dagfiles import DagFiles
 from fluxd.engine import Engine
-from fluxd.errors import FluxError
+from fluxd.errors import FluxError, Unavailable
 from fluxd.executors.local import LocalExecutor
 from fluxd.keeper import Keeper, unused
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
-from fluxd.runner.client import RunnerOptions
+from fluxd.runner.client import ImportLimits, RunnerOptions
 from fluxd.sensing import Sensing
 from fluxd.store import accounts
 from fluxd.store.embedded import Embedded
-from fluxd.supervisor import LoopWatch, beat, keep_running
+from fluxd.supervisor import LoopWatch, beat, cancelled, in_thread, keep_running, keep_up
 from fluxd.web.app import make_app
 from fluxd.web.live import LiveHub
 from fluxd.web.state import WebState
@@ -59,6 +60,7 @@ class Daemon:
         self._stop_reason = ""
         self.address = ""
         self.engine: Engine
+        self._keeper_open = asyncio.Event()
         # What the runner tells while the database is still starting; None once the engine takes it.
         self._early: list[Event] | None = []
         # What a runner knows that was connected anew before there was an engine.
@@ -95,11 +97,13 @@ class Daemon:
             reconciled=self._reconciled,
             troubled=lambda error: observe(Seen.RUNNER_LOST, reason=error.message),
             options=RunnerOptions(settings.runner.hosts_max, settings.runner.host_idle_s, settings.runner.linger_s),
+            limits=ImportLimits(settings.dagfiles.import_timeout_s, settings.dagfiles.import_memory_mb),
         )
         runner = asyncio.create_task(self.executor.open())
         try:
             url, connections = await self._database_url(stack)
             self.keeper = await stack.enter_async_context(Keeper.open(url, settings))
+            self._keeper_open.set()
         except BaseException:
             runner.cancel()
             raise
@@ -110,6 +114,7 @@ class Daemon:
             self._post,
             poke_timeout_s=settings.sensing.poke_timeout_s,
             pokes_at_once=settings.sensing.pokes_at_once,
+            xcom_max_kb=settings.xcom_max_kb,
         )
         stack.push_async_callback(self.sensing.close)
         self.engine = Engine(
@@ -142,18 +147,25 @@ class Daemon:
             return self.settings.database_url, {}
         started = time.monotonic()
         self.embedded = Embedded(self.settings.home)
-        url = await asyncio.to_thread(self.embedded.start)
-        stack.push_async_callback(self._stop_embedded, url)
+        stack.push_async_callback(self._stop_embedded)
+        url = await in_thread(self.embedded.start)
         observe(Seen.DATABASE_READY, seconds=time.monotonic() - started, where="embedded in the home")
+        # It outlives all that saves to it: it is kept up until the rest has stopped.
+        keeping = asyncio.create_task(keep_running("embedded Postgres", partial(keep_up, self.embedded)))
+        stack.push_async_callback(cancelled, keeping)
         return url, {"embedded": url}
 
-    async def _stop_embedded(self, url: str) -> None:
-        """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running."""
-        if not self._recovered or self._running():
+    async def _stop_embedded(self) -> None:
+        """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running.
+
+        A fluxd that did not get so far as to know of tasks stops only what it started itself: nobody can use it yet.
+        """
+        if self._running() if self._recovered else not self.embedded.started:
             return
-        async with unused(url, str(self.settings.home)) as free:  # the next one may have begun already
-            if free:
-                await asyncio.to_thread(self.embedded.stop)
+        with contextlib.suppress(Unavailable):  # it does not run
+            async with unused(self.embedded.url(), str(self.settings.home)) as free:  # the next one may have begun
+                if free:
+                    await asyncio.to_thread(self.embedded.stop)
 
     async def _recover(self, known: set[int]) -> None:
         snapshot, with_xcoms = await self.keeper.load()
@@ -210,11 +222,12 @@ class Daemon:
             self._early.append(event)
 
     async def _source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
+        # A runner asks as soon as it is connected; the database may still be starting then.
+        await self._keeper_open.wait()
         return await self.keeper.source(bundle)
 
     async def _load(self, file: str) -> dict[str, Any]:
-        limits = self.settings.dagfiles
-        return await self.executor.load(file, self.settings.dags, limits.import_timeout_s, limits.import_memory_mb)
+        return await self.executor.load(file, self.settings.dags)
 
     async def _reconciled(self, known: set[int]) -> None:
         if self._early is None:

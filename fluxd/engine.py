@@ -26,16 +26,7 @@ from fluxd.core.commands import (
 from fluxd.core.events import ClearTasks, Event, MarkTasks, TriggerRun
 from fluxd.core.scheduler import Scheduler
 from fluxd.errors import FluxError, Unavailable
-
-
-class Executor(Protocol):
-    """What runs attempts: here, or on another machine."""
-
-    def start(self, messages: list[dict[str, Any]]) -> None: ...
-
-    def kill(self, fence: int, reason: str) -> None: ...
-
-    def ack(self, fences: list[int]) -> None: ...
+from fluxd.executors import Executor
 
 
 class Waiting(Protocol):

@@ -31,8 +31,14 @@ from fluxd.store.queries import QUERIES
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 ANSWER_S = 60.0
-# Of a server that answers: it is full, or two statements met. It says so to this statement; the next may pass.
-PASSING = (asyncpg.InsufficientResourcesError, asyncpg.TransactionRollbackError, asyncpg.PostgresSystemError)
+# Of a server that answers: it is full, two statements met, or it may not be written because another one takes over.
+# It says so to this statement; the next may pass.
+PASSING = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
 ENDED_NAMES_KEPT = 4096
 
 T = TypeVar("T")
@@ -76,7 +82,10 @@ class Keeper:
     # ------------------------------------------------------------------------------------------ the engine's
 
     async def save(self, saves: Saves) -> None:
-        """Save a turn, however long the database is away. Raises Refused when another daemon took it meanwhile."""
+        """Save a turn, however long the database is away, or is one that cannot be written.
+
+        Raises Refused FLX-5020 when another daemon took it meanwhile, and nothing else that may pass.
+        """
         away_since: float | None = None
         delay_s = RETRY_FIRST_S
         while True:
@@ -87,9 +96,11 @@ class Keeper:
                         await lock.acquire(self.db.writer, str(self._settings.home))
                 await turns.save(self.db.writer, saves)
                 break
-            except (Unavailable, *PASSING) as error:
+            except (FluxError, *PASSING) as error:
+                if isinstance(error, FluxError) and error.code == lock.TAKEN:
+                    raise
                 away_since = away_since or time.monotonic()
-                reason = error.message if isinstance(error, Unavailable) else str(error)
+                reason = error.message if isinstance(error, FluxError) else str(error)
                 observe(Seen.TURN_RETRIED, reason=reason, seconds=delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(RETRY_MAX_S, delay_s * 2)

@@ -17,13 +17,21 @@ class Seen(Enum):
 
     STARTING = (logging.INFO, "fluxd {version} starts: home {home}, dags {dags}")
     DATABASE_READY = (logging.INFO, "database ready in {seconds:.2f} s: {where}")
+    DATABASE_ENDED = (logging.ERROR, "the embedded Postgres has ended; it is started again in {seconds:.0f} s")
+    DATABASE_NOT_STARTED = (logging.ERROR, "the embedded Postgres could not be started again: {reason}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
-    RUNNER_READY = (logging.INFO, "runner ready: pid {pid}, {running} attempts running, {ended} results waiting")
     RUNNER_LOST = (logging.WARNING, "connection to the runner lost: {reason}; connecting again")
+    SOURCE_FAILED = (logging.ERROR, "the stored source {bundle} could not be handed to the runner: {reason}")
     RECOVERED = (logging.INFO, "recovered {runs} live runs and {attempts} live attempts of {dags} dags")
     DAG_FILE_LOADED = (logging.INFO, "dag file {file} loaded in {seconds:.3f} s: {dags}")
     DAG_FILE_BROKEN = (logging.WARNING, "dag file {file} cannot be loaded: {reason}")
     DAG_FILE_REMOVED = (logging.INFO, "dag file {file} is gone: {dags} take no new runs")
+    DAG_FILE_UNFORESEEN = (logging.ERROR, "dag file {file} met an error that Flux did not foresee: {reason}")
+    DAG_FILE_UNKEPT = (logging.ERROR, "what became of dag file {file} cannot be stored: {reason}")
+    DAGS_FOLDER_UNWATCHED = (
+        logging.WARNING,
+        "the dags folder {folder} cannot be watched ({reason}); its dags stay, and it is looked at in {seconds:.0f} s",
+    )
     TURN_RETRIED = (logging.WARNING, "saving failed ({reason}); trying again in {seconds:.1f} s, running tasks go on")
     TURN_SAVED_AGAIN = (logging.WARNING, "the database answers again after {seconds:.1f} s")
     DATABASE_AWAITED = (logging.WARNING, "the database is away ({reason}); asking again in {seconds:.1f} s")
@@ -35,11 +43,12 @@ class Seen(Enum):
     REQUEST_FAILED = (logging.ERROR, "request {method} {path} failed: {reason}")
 
 
-def observe(seen: Seen, **facts: Any) -> None:
-    """Log one observation. `facts` fill its sentence and go as they are into JSON logs."""
+def observe(seen: Seen, *, error: BaseException | None = None, **facts: Any) -> None:
+    """Log one observation. `facts` fill its sentence and go as they are into JSON logs; of `error` the traceback."""
     level, sentence = seen.value
     if LOG.isEnabledFor(level):
-        LOG.log(level, sentence.format(**facts), extra={"seen": seen.name.lower(), "facts": facts})
+        extra = {"seen": seen.name.lower(), "facts": facts}
+        LOG.log(level, sentence.format(**facts), exc_info=error, extra=extra)
 
 
 class JsonFormatter(logging.Formatter):
@@ -54,11 +63,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record; control characters of foreign text cannot fake a line."""
+    """One line a record, and below it the traceback if there is one, set in. Foreign text cannot fake a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+        record.exc_text = None  # as another handler may have written the traceback, unescaped
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join("  " + _escaped(line) for line in super().formatException(ei).split("\n"))
+
+
+def _escaped(text: str) -> str:
+    """Every character that is not printable as Python writes it: a newline as backslash and n."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def start_logging(level: str, form: str) -> None:

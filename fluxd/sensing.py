@@ -1,7 +1,8 @@
 """The waiting: one coroutine polls for all waiters that want the same thing, each look under a deadline.
 
 A wait holds no process and no slot. Only sensor classes that ship with Flux are polled here; they are asked through
-`poke`, and every look has a deadline, so that a disk or a server that hangs delays nobody but its own waiters.
+`poke`, and every look has a deadline, so that a disk or a server that hangs delays nobody but its own waiters. When the
+time of a wait is over is decided by the scheduler alone, which says `end` then.
 """
 
 import asyncio
@@ -19,15 +20,8 @@ from fluxd.errors import FluxError
 from fluxd.observations import Seen, observe
 
 ERRORS_IN_A_ROW_MAX = 3
+PAUSE_MIN_S = 0.01
 INTERVAL_MAX_S = 3600.0
-
-
-@dataclass
-class Waiter:
-    fence: int
-    what: str
-    until: datetime | None
-    soft_fail: bool
 
 
 @dataclass
@@ -38,16 +32,19 @@ class Probe:
     args: dict[str, Any]
     interval_s: float
     backoff: bool
-    waiters: dict[int, Waiter] = field(default_factory=dict)
+    waiters: dict[int, str]  # fence -> the names of dag, run and task
     errors: int = 0
-    joined: asyncio.Event = field(default_factory=asyncio.Event)  # somebody new wants an answer of their own
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # somebody new wants an answer, or the last one left
 
 
 class Sensing:
     """Polls for waiting instances and posts `WaitEnded`."""
 
-    def __init__(self, post: Callable[[Event], None], *, poke_timeout_s: float, pokes_at_once: int) -> None:
+    def __init__(
+        self, post: Callable[[Event], None], *, poke_timeout_s: float, pokes_at_once: int, xcom_max_kb: int
+    ) -> None:
         self._post = post
+        self._xcom_max_kb = xcom_max_kb
         self._timeout_s = poke_timeout_s
         self._slots = asyncio.Semaphore(pokes_at_once)
         self._probes: dict[str, Probe] = {}
@@ -73,25 +70,14 @@ class Sensing:
         request = act.request
         interval_s = float(request.get("poke_interval") or 30.0)
         backoff = bool(request.get("exponential_backoff"))
-        waiter = Waiter(
-            act.fence,
-            f"{act.run.dag_id}/{act.run.run_id}/{act.instance.task_id}",
-            act.until,
-            bool(request.get("soft_fail")),
-        )
+        what = f"{act.run.dag_id}/{act.run.run_id}/{act.instance.task_id}"
         key = json.dumps([request["sensor"], request["args"], interval_s, backoff], sort_keys=True)
         self._probe_of[act.fence] = key
         if probe := self._probes.get(key):
-            probe.waiters[act.fence] = waiter
-            probe.joined.set()
+            probe.waiters[act.fence] = what
+            probe.changed.set()
             return
-        probe = Probe(
-            request["sensor"],
-            request["args"],
-            interval_s,
-            backoff,
-            {act.fence: waiter},
-        )
+        probe = Probe(request["sensor"], request["args"], interval_s, backoff, {act.fence: what})
         self._probes[key] = probe
         task = asyncio.get_running_loop().create_task(self._poll(key, probe), name=f"probe {probe.sensor}")
         self._tasks.add(task)
@@ -102,6 +88,8 @@ class Sensing:
         key = self._probe_of.pop(fence, None)
         if key is not None and (probe := self._probes.get(key)):
             probe.waiters.pop(fence, None)
+            if not probe.waiters:
+                probe.changed.set()
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -118,35 +106,29 @@ class Sensing:
             self._probes.pop(key, None)
             return
         while probe.waiters:
-            probe.joined.clear()
+            probe.changed.clear()
             await self._look(sensor, probe)
-            self._end_overdue(probe)
             if not probe.waiters:
                 break
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s(probe, interval_s)):
-                    await probe.joined.wait()
-            if probe.joined.is_set():
+                async with asyncio.timeout(max(PAUSE_MIN_S, interval_s)):
+                    await probe.changed.wait()
+            if probe.changed.is_set():
                 interval_s = probe.interval_s
             elif probe.backoff:
                 interval_s = min(INTERVAL_MAX_S, interval_s * 2)
         self._probes.pop(key, None)
 
-    def _pause_s(self, probe: Probe, interval_s: float) -> float:
-        """Until the next look, or until the first waiter's time is up."""
-        now = datetime.now(UTC)
-        deadlines = [(w.until - now).total_seconds() for w in probe.waiters.values() if w.until]
-        return max(0.01, min([interval_s, *deadlines]))
-
     async def _look(self, sensor: Any, probe: Probe) -> None:
         try:
             async with self._slots, asyncio.timeout(self._timeout_s):
                 result = await sensor.poke(None)
+            value = sensors.handed_on(probe.sensor, result, self._xcom_max_kb)
         except TimeoutError:
             observe(
                 Seen.SENSOR_SLOW,
                 sensor=probe.sensor,
-                what=next(iter(probe.waiters.values())).what if probe.waiters else "nobody",
+                what=next(iter(probe.waiters.values()), "nobody"),
                 seconds=self._timeout_s,
             )
             self._count_error(probe, f"did not answer within {self._timeout_s:g} s")
@@ -157,7 +139,6 @@ class Sensing:
         else:
             probe.errors = 0
             if result:
-                value = getattr(result, "value", None)
                 for fence in list(probe.waiters):
                     self._over(probe, fence, "success", value=value)
 
@@ -171,15 +152,6 @@ class Sensing:
     def _fail_all(self, probe: Probe, reason: str) -> None:
         for fence in list(probe.waiters):
             self._over(probe, fence, "failed", error=reason)
-
-    def _end_overdue(self, probe: Probe) -> None:
-        now = datetime.now(UTC)
-        for fence, waiter in list(probe.waiters.items()):
-            if waiter.until is not None and now >= waiter.until:  # not a moment earlier: else it would be tried again
-                state = "skipped" if waiter.soft_fail else "failed"
-                self._over(
-                    probe, fence, state, error="FLX-3040: what it waited for did not come before the sensor's timeout"
-                )
 
     def _over(self, probe: Probe, fence: int, state: str, *, value: Any = None, error: str | None = None) -> None:
         probe.waiters.pop(fence, None)

@@ -89,13 +89,12 @@ class KillAttempt:
 
 @dataclass(frozen=True, slots=True)
 class BeginWait:
-    """Poll for this until it ends or `until` (UTC). `request`: {"sensor", "args", "poke_interval", "soft_fail"}."""
+    """Poll for this until it comes, or until EndWait. `request`: {"sensor", "args", "poke_interval", …}."""
 
     fence: int
     run: Run
     instance: Instance
     request: dict[str, Any]
-    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,9 @@ def ended(memory: Memory, event: AttemptEnded, now: datetime) -> None:
     if instance.intent is not Intent.RESTART:
         for name, value in outcome.get("xcoms") or ():
             memory.keep_xcom(instance.key, name, value)
+    if event.killed is not None and state in ENDED:
+        # It went in good order when it was told to (a command that traps TERM): that is no end of its work.
+        outcome, state = {"error": _stopped(event.killed)}, "failed"
     if _as_told(memory, node, state, event.ended_at):
         return
     if state == "waiting":
@@ -83,7 +86,13 @@ def lost(memory: Memory, event: AttemptLost, now: datetime) -> None:
     if _as_told(memory, node, None, event.at):
         return
     reason = f"FLX-3504: The process was lost: {event.evidence}"
-    fail(memory, node, reason, event.at, now, attempt_state=AttemptState.LOST)
+    if not event.began:
+        node.instance.max_tries += 1  # nothing ran, so it does not count
+    fail(memory, node, reason, event.at, now, attempt_state=AttemptState.LOST, at_once=not event.began)
+
+
+def _stopped(why: str) -> dict[str, Any]:
+    return {"message": f"FLX-7013: The task was told to stop ({why}), and went"}
 
 
 def _as_told(memory: Memory, node: Node, state: str | None, at: datetime) -> bool:
@@ -120,7 +129,7 @@ def _begin_wait(memory: Memory, node: Node, request: dict[str, Any], now: dateti
         instance.wait_until = now + timedelta(seconds=float(timeout))
     memory.move(node, State.WAITING)
     memory.watch_attempt(node)
-    memory.act(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request, instance.wait_until))
+    memory.act(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request))
 
 
 def wait_ended(memory: Memory, event: WaitEnded, now: datetime) -> None:
@@ -240,8 +249,9 @@ def fail(
     *,
     retry: bool = True,
     attempt_state: AttemptState = AttemptState.FAILED,
+    at_once: bool = False,
 ) -> None:
-    """A try has failed: another one follows if there are any left."""
+    """A try has failed: another one follows if there are any left, `at_once` or after the task's retry_delay."""
     instance = node.instance
     reason = reason[:REASON_MAX]
     memory.end_attempt(node, attempt_state, at, reason)
@@ -252,7 +262,7 @@ def fail(
         instance.wait_until = None
         memory.move(node, State.FAILED)
         return
-    instance.retry_at = now + timedelta(seconds=retry_delay(node))
+    instance.retry_at = now + timedelta(seconds=0.0 if at_once else retry_delay(node))
     memory.move(node, State.UP_FOR_RETRY)
     memory.timers.push(instance.retry_at, Timer.RETRY, instance.key)
 

@@ -53,6 +53,7 @@ class AttemptEnded:
     outcome: {"state": "success" | "failed" | "skipped" | "waiting",
               "error": {"type", "message", "retry": bool} | absent,
               "xcoms": [[key, value], …], "wait": {…} | absent, "rendered": {field: text}}
+    `killed`: why it was told to stop before it ended by itself, None if it was not.
     """
 
     fence: int
@@ -63,15 +64,20 @@ class AttemptEnded:
     signal: int | None = None
     outcome: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
+    killed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost:
-    """The attempt's process is proved gone and left no result; `evidence` says in words how we know."""
+    """The attempt's process is proved gone and left no result; `evidence` says in words how we know.
+
+    `began`: False where it is proved that nothing of the task ran.
+    """
 
     fence: int
     at: datetime
     evidence: str
+    began: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,8 @@ class CancelRun:
 
 @dataclass(frozen=True, slots=True)
 class ClearTasks:
-    """Run these again: live ones are stopped first. Reply: {"cleared": [[task_id, map_index], …]}.
+    """Run these again: live ones are stopped first. Reply: {"cleared": [[task_id, map_index], …],
+    "note": what people should know of the version that the run goes on with, or None}.
 
     A finished run is not in memory: `revive` carries its rows then (made by the engine from the database).
     """

@@ -22,6 +22,13 @@ class Plan:
     looks_back: bool  # some task depends_on_past
 
 
+def same_shape(one: Plan, other: Plan) -> bool:
+    """Whether two versions have the same tasks in the same order, with the same edges."""
+    return [(task.task_id, set(task.upstream)) for task in one.tasks] == [
+        (task.task_id, set(task.upstream)) for task in other.tasks
+    ]
+
+
 def make_plan(spec: DagSpec) -> Plan:
     """The graph of a spec by numbers. A rule that is not known counts as all_success: the author's side refuses it."""
     index = {task.task_id: number for number, task in enumerate(spec.tasks)}
@@ -78,6 +85,12 @@ class LiveRun:
             if column:
                 for number in below:
                     self.nodes[number].counts[column] += 1
+
+    def adopt(self, spec: DagSpec, plan: Plan) -> None:
+        """Go on with another version of the dag, whose graph has the same shape."""
+        self.spec, self.plan = spec, plan
+        for node in self.nodes:
+            node.task, node.rule = plan.tasks[node.index], plan.rules[node.index]
 
     def node(self, task_id: str) -> Node | None:
         number = self.plan.index.get(task_id)

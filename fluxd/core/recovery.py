@@ -73,7 +73,7 @@ def unsettled(memory: Memory, known_fences: Set[int]) -> list[Act]:
         if attempt is None:
             continue
         if attempt.state is AttemptState.WAITING:
-            acts.append(BeginWait(fence, run.snapshot(), instance.snapshot(), instance.wait or {}, instance.wait_until))
+            acts.append(BeginWait(fence, run.snapshot(), instance.snapshot(), instance.wait or {}))
         elif instance.intent is not None:
             acts.append(KillAttempt(fence, instance.intent))
         elif attempt.state is AttemptState.QUEUED and fence not in known_fences:

@@ -8,7 +8,7 @@ from fluxd.core.commands import Revived
 from fluxd.core.dags import known_dag
 from fluxd.core.endings import cancel_unfinished, reset, stop
 from fluxd.core.events import CancelRun, ClearTasks, Interrupt, MarkTasks, TriggerRun
-from fluxd.core.live import Dag, LiveRun, Node
+from fluxd.core.live import Dag, LiveRun, Node, same_shape
 from fluxd.core.memory import Memory
 from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, Intent, Run, RunState, State
 from fluxd.core.params import check_values
@@ -101,7 +101,10 @@ def cancel(memory: Memory, event: CancelRun, now: datetime) -> None:
 
 
 def clear(memory: Memory, event: ClearTasks, now: datetime) -> None:
-    """Run tasks again, with what is behind them; the run becomes live again if it had ended."""
+    """Run tasks again, with what is behind them; the run becomes live again if it had ended.
+
+    Who clears has often mended something: the run goes on with the newest version of its dag, if that fits.
+    """
     live = _live(memory, event.run_number, event.revive)
     nodes = _chosen(live, event.keys)
     if event.downstream:
@@ -109,6 +112,7 @@ def clear(memory: Memory, event: ClearTasks, now: datetime) -> None:
     if event.only_failed:
         nodes = [node for node in nodes if node.instance.state in NOT_WELL]
     nodes = [node for node in nodes if node.instance.state is not State.NONE]
+    note = _take_newest(memory, live) if nodes else None
     if nodes:
         _reopen(memory, live, now)
     for node in nodes:
@@ -116,7 +120,24 @@ def clear(memory: Memory, event: ClearTasks, now: datetime) -> None:
             reset(memory, node)
         else:
             stop(memory, node, Intent.RESTART, f"cleared by {event.by}", now)
-    memory.reply(event.request, {"cleared": [list(node.key[1:]) for node in nodes]})
+    memory.reply(event.request, {"cleared": [list(node.key[1:]) for node in nodes], "note": note})
+
+
+def _take_newest(memory: Memory, live: LiveRun) -> str | None:
+    """Have a run go on with the newest version of its dag. Returns what people should know of that."""
+    dag = live.dag
+    if dag.version_id == live.run.version_id:
+        return None
+    if not same_shape(live.plan, dag.plan):
+        return (
+            "The run stays on the version of the dag that it began with: the newest one has other tasks or edges. "
+            "Trigger a new run to use that."
+        )
+    live.adopt(dag.spec, dag.plan)
+    live.run.version_id = dag.version_id
+    memory.touch_run(live)
+    memory.watch_run(live)
+    return "The run goes on with the newest version of the dag."
 
 
 def mark(memory: Memory, event: MarkTasks, now: datetime) -> None:

@@ -81,10 +81,6 @@ class Scheduler:
         """Whether this run is in memory. If not, ClearTasks and MarkTasks must carry its rows (`revive`)."""
         return run_number in self._memory.runs
 
-    def live_fences(self) -> set[int]:
-        """The attempts that the world may still speak of. A process of any other fence is a stranger."""
-        return set(self._memory.attempts)
-
     def explain(self, run_number: int) -> list[Explanation]:
         """For each instance of a live run that has not ended: why it does not run, and what would free it."""
         live = self._memory.runs.get(run_number)

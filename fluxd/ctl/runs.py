@@ -113,6 +113,8 @@ def change(session: Session, dag_id: str, run_id: str, verb: str, body: dict[str
     how = f" {body['state']}" if "state" in body else ""
     shown = f": {', '.join(tasks[:20])}{' …' if len(tasks) > 20 else ''}" if tasks else ""
     show.out(f"{show.counted(len(tasks), 'task')} {done}{how}{shown}.")
+    if note := answer.body.get("note"):
+        show.out(note)
 
 
 @runs.command()

@@ -10,17 +10,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
 from fluxd.errors import FluxError, Unavailable
-from fluxd.runner.client import RunnerClient, RunnerOptions
-from fluxd.runner.protocol import Message
+from fluxd.executors import Executor
+from fluxd.observations import Seen, observe
+from fluxd.runner.client import ImportLimits, RunnerClient, RunnerOptions
+from fluxd.runner.outcomes import failed
+from fluxd.runner.protocol import MAX_FRAME, BadFrame, Message
 
 Source = tuple[str, dict[str, str]]  # (dag file, relative path -> text)
 LOAD_TRIES = 3
-RECONNECT_S = 1.0
+SOURCE_TRIES = 3
+RETRY_S = 1.0
+MB = 1024 * 1024
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """`post` drops an event. `source` finds the stored source of a bundle (None: there is none). `reconciled` is
     awaited with the fences that a runner has after each reconnect. `troubled` hears why there is no runner.
     """
@@ -34,11 +41,13 @@ class LocalExecutor:
         reconciled: Callable[[set[int]], Awaitable[None]],
         troubled: Callable[[FluxError], None],
         options: RunnerOptions | None = None,
+        limits: ImportLimits | None = None,
     ) -> None:
         self._post = post
         self._source = source
         self._reconciled = reconciled
         self._troubled = troubled
+        self._limits = limits or ImportLimits()
         self._client = RunnerClient(home, on_message=self._heard, on_lost=self._lost, options=options)
         self._connected = asyncio.Event()
         self._disconnected = asyncio.Event()
@@ -62,7 +71,11 @@ class LocalExecutor:
         return {told["fence"] for name in ("running", "ended", "lost") for told in hello[name]}
 
     def start(self, messages: list[dict[str, Any]]) -> None:
-        self._client.start(messages)
+        for message in messages:
+            try:
+                self._client.send(message)
+            except BadFrame:
+                self._post(_never_sent(message))
 
     def kill(self, fence: int, reason: str) -> None:
         self._client.kill(fence, reason)
@@ -70,7 +83,7 @@ class LocalExecutor:
     def ack(self, fences: list[int]) -> None:
         self._client.ack(fences)
 
-    async def load(self, file: str, dags_dir: Path, timeout_s: float, memory_mb: int) -> Message:
+    async def load(self, file: str, dags_dir: Path) -> Message:
         """Have a dag file imported: the runner's `loaded` message. Waits for a runner that is away.
 
         Raises Unavailable FLX-7005 when the runner went away each time it imported the file.
@@ -78,7 +91,7 @@ class LocalExecutor:
         for _ in range(LOAD_TRIES):
             await self._connected.wait()
             try:
-                return await self._client.load(file, dags_dir, timeout_s, memory_mb)
+                return await self._client.load(file, dags_dir, self._limits)
             except Unavailable:
                 continue
         raise Unavailable("FLX-7005", f"{file}: the runner went away {LOAD_TRIES} times while it imported this file.")
@@ -104,16 +117,22 @@ class LocalExecutor:
             case "ended":
                 self._post(_ended(message))
             case "lost":
-                self._post(AttemptLost(message["fence"], datetime.now(UTC), message["evidence"]))
+                began = message.get("began", True)
+                self._post(AttemptLost(message["fence"], datetime.now(UTC), message["evidence"], began))
             case "need_source":
                 self._spawn(self._send_source(message["bundle"]))
 
     async def _send_source(self, bundle: str) -> None:
-        found = await self._source(bundle)
-        if found is None:
-            self._client.source(bundle, None, {})
-        else:
-            self._client.source(bundle, *found)
+        """Always answers: attempts wait for it in the runner, which does not ask twice over one connection."""
+        for _ in range(SOURCE_TRIES):
+            try:
+                file, files = await self._source(bundle) or (None, {})
+                self._client.source(bundle, file, files, self._limits)
+                return
+            except Exception as error:
+                observe(Seen.SOURCE_FAILED, bundle=bundle, reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(RETRY_S)
+        self._client.source(bundle, None, {}, self._limits)
 
     def _lost(self) -> None:
         self._connected.clear()
@@ -128,7 +147,7 @@ class LocalExecutor:
                 break
             except FluxError as error:
                 self._troubled(error)
-                await asyncio.sleep(RECONNECT_S)
+                await asyncio.sleep(RETRY_S)
         await self._reconciled(known)
 
     def _spawn(self, work: Any) -> None:
@@ -139,6 +158,35 @@ class LocalExecutor:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _never_sent(message: Message) -> AttemptEnded:
+    """The end of an attempt whose start message is above what a frame holds: sent again, it would be no smaller."""
+    why = (
+        f"Task {message['task_id']!r} cannot be started: what it is given is more than the {MAX_FRAME // MB} MB that "
+        f"can be sent to it, most of it {_largest(message)}: write that to files or tables and hand on their names."
+    )
+    outcome = failed("FLX-7022", "TooLarge", why, retry=False)
+    return AttemptEnded(message["fence"], None, None, datetime.now(UTC), outcome=outcome)
+
+
+def _largest(message: Message) -> str:
+    """What makes a start message large, in words."""
+    context = message["context"] or {}
+    upstream = {name: _size(values) for name, values in context.get("upstream_xcoms", {}).items()}
+    most = max(upstream, key=upstream.__getitem__, default="")
+    sizes = {
+        f"what {len(upstream)} upstream tasks handed on, {most!r} the most": sum(upstream.values()),
+        "the conf of the run": _size(context.get("conf")),
+        "the params of the run": _size(context.get("params")),
+        "its command": _size(message["spawn"]),
+    }
+    what = max(sizes, key=sizes.__getitem__)
+    return f"{what} ({sizes[what] / MB:.1f} MB in all)"
+
+
+def _size(value: Any) -> int:
+    return len(orjson.dumps(value))
 
 
 def _ended(message: Message) -> AttemptEnded:
@@ -155,4 +203,5 @@ def _ended(message: Message) -> AttemptEnded:
         signal=message["signal"],
         outcome=message["outcome"],
         usage=usage,
+        killed=message.get("killed"),
     )

@@ -120,7 +120,9 @@ class Attempts:
         """The exit record, before anything runs. None: it cannot be made, so the attempt has ended."""
         try:
             attempt.record = self._records.take()
-            attempt.record.append_payload(b'{"fence":%d,"boot_id":"%b"}' % (attempt.fence, self._boot_id))
+            # A command begins with its process; a forked child says itself that it has begun.
+            head = b'{"fence":%d,"boot_id":"%b"' % (attempt.fence, self._boot_id)
+            attempt.record.append_payload(head + (b',"entered":0}' if attempt.order.get("spawn") else b"}"))
             return attempt.record
         except OSError as error:
             why = f"Its exit record could not be written: {error}."
@@ -165,6 +167,8 @@ class Attempts:
                 known = attempt.record.content()
         attempt.log_note = known.get("log_note", attempt.log_note)
         outcome = known.get("outcome")
+        if outcome is not None and not outcome.pop("stopped", False):
+            attempt.killed = None  # its result was there before it was told to stop
         if outcome is None:
             outcome = self._told_by_nobody(attempt, known.get("command"), exit_code, by_signal)
             if "rendered" in known:

@@ -36,6 +36,9 @@ NUL_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 Perform = Callable[[Message, Record], dict[str, Any]]
 
 
+_told_to_stop = False  # whether SIGTERM came while the task was at work; it may have caught what we raise then
+
+
 class LogFile(io.FileIO):
     """A log that may be full: what cannot be written is counted, and the task goes on."""
 
@@ -68,6 +71,8 @@ def flush_streams() -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    global _told_to_stop
+    _told_to_stop = True
     raise TaskTerminated("the task was told to stop (SIGTERM)")
 
 
@@ -113,8 +118,11 @@ def attempt(order: Message, record: Record, perform: Perform) -> NoReturn:
     status = EXIT_NO_RECORD
     pid = os.getpid()
     try:
+        record.append_payload(b'{"entered":%d}' % pid)  # from here on something of the task may have run
         enter(order, record)
         outcome = _perform(order, record, perform)
+        if _told_to_stop:
+            outcome["stopped"] = True
         if os.getpid() != pid:  # the task forked, and its child came back here too: the result is the parent's to tell
             os._exit(0)
         if LogFile.lost:

@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -33,6 +33,14 @@ class RunnerOptions:
     hosts_max: int = 8
     host_idle_s: float = 60.0
     linger_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class ImportLimits:
+    """What importing a dag file may take: when it is loaded, and when it is imported again to run a task."""
+
+    timeout_s: float = 30.0
+    memory_mb: int = 1024
 
 
 class RunnerClient:
@@ -69,9 +77,19 @@ class RunnerClient:
     async def connect(self, *, start: bool = True) -> Message:
         """Connect and greet; with `start`, a runner is started where none answers. Returns the runner's hello.
 
-        Raises Unavailable FLX-7003 when none can be reached, FLX-7004 with its own words when it cannot start, and
-        Refused FLX-7002 when the one that runs speaks another protocol.
+        Raises Unavailable FLX-7003 when none can be reached, FLX-7004 when it cannot start or the system does not let
+        us (no descriptors are left, say), and Refused FLX-7002 when the one that runs speaks another protocol.
         """
+        try:
+            return await self._connect(start)
+        except OSError as error:
+            raise Unavailable(
+                "FLX-7004",
+                f"The runner of {self._home} cannot be started or reached: {error}; mend this, and start fluxd again "
+                "if it does not run.",
+            ) from error
+
+    async def _connect(self, start: bool) -> Message:
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         while True:
             hello = await self._try_connect(deadline)
@@ -125,16 +143,10 @@ class RunnerClient:
         log.parent.mkdir(parents=True, exist_ok=True)
         read_end, write_end = os.pipe()
         try:
-            self._started = self._spawn(log, write_end)
-        except OSError as error:
-            os.close(read_end)
-            raise Unavailable(
-                "FLX-7004",
-                f"The runner of {self._home} could not be started: {error}; mend this and start fluxd again.",
-            ) from error
-        finally:
-            os.close(write_end)
-        try:
+            try:
+                self._started = self._spawn(log, write_end)
+            finally:
+                os.close(write_end)
             line = await _first_line(read_end, deadline)
         finally:
             os.close(read_end)
@@ -166,21 +178,21 @@ class RunnerClient:
     # Speaking
 
     def send(self, message: Message) -> None:
-        """Queue one message. Without a connection it is dropped: after a reconnect, what counts is asked again."""
+        """Queue one message. Without a connection it is dropped: after a reconnect, what counts is asked again.
+
+        Raises BadFrame, with nothing queued, when it is too large to be sent.
+        """
         if self._transport is None:
             return
+        framed = frame(orjson.dumps(message))
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._out.append(frame(orjson.dumps(message)))
+        self._out.append(framed)
 
     def _flush(self) -> None:
         if self._transport is not None and self._out:
             self._transport.write(b"".join(self._out))
         self._out.clear()
-
-    def start(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            self.send(message)
 
     def kill(self, fence: int, reason: str, grace_s: float | None = None) -> None:
         """TERM to the attempt's process group; KILL after the grace (None: the one its start message named)."""
@@ -190,15 +202,15 @@ class RunnerClient:
         """These results are stored: the runner may forget them."""
         self.send({"type": "ack", "fences": fences})
 
-    def source(self, bundle: str, file: str | None, files: dict[str, str]) -> None:
+    def source(self, bundle: str, file: str | None, files: dict[str, str], limits: ImportLimits) -> None:
         """The answer to need_source; `file` None where nobody has it."""
-        self.send({"type": "source", "bundle": bundle, "file": file, "files": files})
+        self.send({"type": "source", "bundle": bundle, "file": file, "files": files} | asdict(limits))
 
     def stop(self) -> None:
         """End all attempts, report them, and leave."""
         self.send({"type": "stop"})
 
-    async def load(self, file: str, dags_dir: Path, timeout_s: float, memory_mb: int) -> Message:
+    async def load(self, file: str, dags_dir: Path, limits: ImportLimits) -> Message:
         """Import a dag file: the `loaded` message, whose `error` says what was wrong with the file.
 
         Raises Unavailable FLX-7003 when the connection is lost meanwhile.
@@ -208,12 +220,7 @@ class RunnerClient:
         self._next_load += 1
         number = self._next_load
         answer = self._loads[number] = asyncio.get_running_loop().create_future()
-        self.send(
-            {
-                "type": "load", "id": number, "file": file, "dags_dir": str(dags_dir), "timeout_s": timeout_s,
-                "memory_mb": memory_mb,
-            }
-        )  # fmt: skip
+        self.send({"type": "load", "id": number, "file": file, "dags_dir": str(dags_dir)} | asdict(limits))
         try:
             loaded: Message = await answer
             return loaded

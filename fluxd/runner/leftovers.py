@@ -80,7 +80,10 @@ def _told(fence: int, known: dict[str, Any], boot_id: str) -> Message:
     outcome = known.get("outcome")
     # A task that was told to stop because its runner was gone has not failed by itself.
     if outcome is None or (outcome.get("error") or {}).get("type") == "TaskTerminated":
-        return {"type": "lost", "fence": fence, "evidence": _evidence(known, boot_id)}
+        return {
+            "type": "lost", "fence": fence, "evidence": _evidence(known, boot_id), "began": "entered" in known,
+        }  # fmt: skip
+    outcome.pop("stopped", None)  # that it was told to stop was none of anybody's will
     return {
         "type": "ended", "fence": fence, "pid": known.get("pid"), "started_at": known.get("started_at"),
         "ended_at": time.time(), "exit_code": 1 if outcome["state"] == "failed" else 0, "signal": None,
@@ -91,6 +94,7 @@ def _told(fence: int, known: dict[str, Any], boot_id: str) -> Message:
 def _evidence(known: dict[str, Any], boot_id: str) -> str:
     if known.get("boot_id") != boot_id:
         return "the machine was restarted while it ran"
-    if "pid" not in known:
+    if "entered" not in known:
         return "its runner died before its process began"
-    return f"its runner died while it ran; its process {known['pid']} was ended and is gone"
+    pid = known.get("pid") or known["entered"] or "unknown"
+    return f"its runner died while it ran; its process {pid} was ended and is gone"

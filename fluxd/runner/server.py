@@ -319,7 +319,8 @@ class Runner:
             return
         evidence = f"the process that held its dag file (pid {host.pid}) died, and the attempt's own is gone"
         self._attempts.lost(attempt)
-        payload = to_json({"type": "lost", "fence": attempt.fence, "evidence": evidence})
+        lost = {"type": "lost", "fence": attempt.fence, "evidence": evidence, "began": "entered" in known}
+        payload = to_json(lost)
         self.results.keep("lost", attempt.fence, payload, attempt.record)
         self.reply(payload)
 

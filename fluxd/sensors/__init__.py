@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fluxd.authoring.jsonvalue import to_json
 from fluxd.authoring.sensor import BaseSensor, PokeResult
 from fluxd.errors import NotFound
 from fluxd.sensors.file import FileSensor
@@ -20,4 +21,13 @@ def get(name: str) -> type[Any]:
         ) from None
 
 
-__all__ = ["SHIPPED", "BaseSensor", "FileSensor", "PokeResult", "TimeSensor", "get"]
+def handed_on(name: str, result: Any, size_max_kb: int) -> Any:
+    """The value of what a look gave (a bool, or a PokeResult), in the form in which it is kept.
+
+    Raises Invalid FLX-3004 when it has no JSON form, FLX-3005 when it is too large.
+    """
+    value = result.value if isinstance(result, PokeResult) and result else None
+    return to_json(value, f"What the sensor {name} found", size_max_kb)
+
+
+__all__ = ["SHIPPED", "BaseSensor", "FileSensor", "PokeResult", "TimeSensor", "get", "handed_on"]

@@ -17,6 +17,7 @@ from fluxd.store.queries import QUERIES
 # "flux" and a number, as two halves of a bigint: advisory locks have one space of numbers per database.
 DAEMON_LOCK = (int.from_bytes(b"flux") << 32) | 1
 MIGRATION_LOCK = (int.from_bytes(b"flux") << 32) | 2
+TAKEN = "FLX-5020"  # the code of the error: another daemon has the lock
 
 
 async def acquire(conn: asyncpg.Connection, home: str) -> int:
@@ -25,13 +26,8 @@ async def acquire(conn: asyncpg.Connection, home: str) -> int:
     Raises Refused FLX-5020 naming the other holder. The lock ends with the connection.
     """
     if not await conn.fetchval("SELECT pg_try_advisory_lock($1)", DAEMON_LOCK):
-        raise Refused("FLX-5020", await _who(conn))
+        raise Refused(TAKEN, await _who(conn))
     return int(await conn.fetchval(QUERIES["take_holder"], socket.gethostname(), os.getpid(), str(home)))
-
-
-async def held(conn: asyncpg.Connection) -> bool:
-    """Whether this very connection holds the lock."""
-    return bool(await conn.fetchval(QUERIES["lock_is_mine"], DAEMON_LOCK))
 
 
 async def _who(conn: asyncpg.Connection) -> str:

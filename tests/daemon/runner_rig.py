@@ -78,8 +78,8 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.dags = folder / "dags"
-        self.home.mkdir()
-        self.dags.mkdir()
+        self.home.mkdir(exist_ok=True)
+        self.dags.mkdir(exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
         self.to: Connection
         self._loads = 0

@@ -78,6 +78,15 @@ def test_a_broken_dag_file_is_named_with_its_reason(daemon: Daemon, kind: str) -
     daemon.until(lambda: f"{kind}.py" not in errors(daemon), f"{kind}.py is forgotten")
 
 
+def test_a_file_name_that_is_no_utf8_is_refused(daemon: Daemon) -> None:
+    (daemon.dags / "caf\udce9.py").write_text(GOOD.format(dag_id="coffee"))
+    daemon.until(lambda: "caf\\xe9.py" in errors(daemon), "the file is refused")
+    assert errors(daemon)["caf\\xe9.py"]["code"] == "FLX-2012"
+    still_works(daemon)
+    (daemon.dags / "caf\udce9.py").unlink()
+    daemon.until(lambda: "caf\\xe9.py" not in errors(daemon), "the file is forgotten")
+
+
 def test_a_file_that_breaks_keeps_its_last_good_version(daemon: Daemon) -> None:
     daemon.write("breaks.py", GOOD.format(dag_id="breaks"))
     daemon.until_known("breaks")

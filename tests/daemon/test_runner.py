@@ -43,6 +43,12 @@ def test_the_exit_code_of_a_command_is_its_outcome(rig: Rig, code: int, state: s
         assert "exit code 3" in ended["outcome"]["error"]["message"]
 
 
+def test_a_command_that_fails_is_quoted(rig: Rig) -> None:
+    said = "printf 'loading\\n\\033[31mpsql: no such\\ttable\\033[0m\\n\\n'; exit 2"
+    error = rig.run(1, spawn=["/bin/sh", "-c", said])["outcome"]["error"]
+    assert error["message"] == "FLX-3014: The command ended with exit code 2; it said last: psql: no such table"
+
+
 def test_a_command_that_does_not_exist_is_named(rig: Rig) -> None:
     ended = rig.run(1, spawn=["/no/such/program"])
     assert ended["pid"] is None
@@ -199,6 +205,41 @@ def test_told_to_stop_a_task_gets_term_and_its_clean_up_runs(rig: Rig) -> None:
     assert ended["outcome"]["state"] == "failed"
     assert "cleaned up" in rig.logged(1)
     assert "SIGTERM" in rig.logged(1)
+
+
+def test_a_result_that_was_told_before_the_order_to_stop_stands(rig: Rig) -> None:
+    loaded = rig.load_task(
+        """
+        import atexit, sys, time
+        atexit.register(lambda: (print("told", flush=True), time.sleep(300)))
+        return 7
+        """
+    )
+    rig.begin(1, loaded=loaded)
+    until(lambda: "told" in rig.logged(1), "the task to have told its result")
+    rig.to.send({"type": "kill", "fence": 1, "reason": "cancel"})
+    ended = rig.to.expect("ended", fence=1)
+    assert (ended["outcome"]["state"], "killed" in ended) == ("success", False)
+
+
+def test_a_task_that_catches_the_order_to_stop_was_told_all_the_same(rig: Rig) -> None:
+    loaded = rig.load_task(
+        """
+        import time
+        try:
+            print("working", flush=True)
+            time.sleep(300)
+        except BaseException:
+            pass
+        return 7
+        """
+    )
+    rig.begin(1, loaded=loaded)
+    until(lambda: "working" in rig.logged(1), "the task to work")
+    rig.to.send({"type": "kill", "fence": 1, "reason": "timeout"})
+    ended = rig.to.expect("ended", fence=1)
+    assert (ended["outcome"]["state"], ended["killed"]) == ("success", "timeout")
+    assert "stopped" not in ended["outcome"]
 
 
 def test_a_tree_that_ignores_term_is_killed_whole(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
 from fluxd.errors import FluxError, Refused, Unavailable
+from fluxd.executors import local
 from fluxd.executors.local import LocalExecutor
-from fluxd.runner.client import RunnerClient, RunnerOptions
+from fluxd.runner.client import ImportLimits, RunnerClient, RunnerOptions
 from tests.daemon.runner_rig import Rig, alive
 
 pytestmark = pytest.mark.anyio
@@ -20,25 +22,40 @@ pytestmark = pytest.mark.anyio
 TASK = (
     "from fluxd import DAG, task\nwith DAG('d', schedule=None):\n    @task\n    def t():\n        return 6\n    t()\n"
 )
+# What limits the import of its own file: seconds until the alarm, and bytes of data.
+LIMITS = """
+import resource, signal
+from fluxd import DAG, task
+
+LIMITS = [signal.getitimer(signal.ITIMER_REAL)[0], resource.getrlimit(resource.RLIMIT_DATA)[0]]
+
+with DAG("d", schedule=None):
+    @task
+    def t():
+        return LIMITS
+    t()
+"""
 
 
 class Side:
     """An executor with a note of what it posts."""
 
-    def __init__(self, rig: Rig, **options: Any) -> None:
+    def __init__(self, rig: Rig, *, limits: ImportLimits | None = None, **options: Any) -> None:
         self.rig = rig
         self.events: list[Event] = []
         self.sources: dict[str, tuple[str, dict[str, str]]] = {}
         self.known: list[set[int]] = []
         self.troubles: list[FluxError] = []
+        self.faults: list[Exception] = []  # raised, one each, when a source is asked for
         self._changed = asyncio.Event()
         self.executor = LocalExecutor(
             rig.home,
             post=self._post,
             source=self._source,
             reconciled=self._reconciled,
-            troubled=self.troubles.append,
+            troubled=self._troubled,
             options=RunnerOptions(**options),
+            limits=limits or ImportLimits(20.0),
         )
 
     def _post(self, event: Event) -> None:
@@ -46,7 +63,13 @@ class Side:
         self._changed.set()
 
     async def _source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
+        if self.faults:
+            raise self.faults.pop()
         return self.sources.get(bundle)
+
+    def _troubled(self, error: FluxError) -> None:
+        self.troubles.append(error)
+        self._changed.set()
 
     async def _reconciled(self, known: set[int]) -> None:
         self.known.append(known)
@@ -91,9 +114,9 @@ async def test_a_runner_is_started_and_attempts_become_events(side: Side) -> Non
 async def test_files_load_and_sources_are_found_when_needed(side: Side) -> None:
     await side.executor.open()
     name = side.rig.write("d.py", TASK)
-    loaded = await side.executor.load(name, side.rig.dags, 20, 1024)
+    loaded = await side.executor.load(name, side.rig.dags)
     assert [spec["dag_id"] for spec in loaded["dags"]] == ["d"]
-    broken = await side.executor.load(side.rig.write("x.py", "1/0"), side.rig.dags, 20, 1024)
+    broken = await side.executor.load(side.rig.write("x.py", "1/0"), side.rig.dags)
     assert "ZeroDivisionError" in broken["error"]["message"]
     stored = loaded | {"bundle": "stored"}
     side.executor.start([side.rig.order(1, loaded=stored)])
@@ -101,6 +124,58 @@ async def test_files_load_and_sources_are_found_when_needed(side: Side) -> None:
     side.sources["stored"] = ("d.py", loaded["files"])
     side.executor.start([side.rig.order(2, loaded=stored)])
     assert (await side.ended(2)).outcome["xcoms"] == [["return_value", 6]]  # type: ignore[index]
+
+
+async def test_a_source_that_cannot_be_read_at_first_is_read_again(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "RETRY_S", 0.01)
+    await side.executor.open()
+    loaded = await side.executor.load(side.rig.write("d.py", TASK), side.rig.dags)
+    side.sources["stored"] = ("d.py", loaded["files"])
+    side.faults = [AttributeError("not yet")]
+    side.executor.start([side.rig.order(1, loaded=loaded | {"bundle": "stored"})])
+    assert (await side.ended(1)).outcome["xcoms"] == [["return_value", 6]]  # type: ignore[index]
+    side.faults = [OSError("never")] * local.SOURCE_TRIES
+    side.executor.start([side.rig.order(2, loaded=loaded | {"bundle": "other"})])
+    assert "FLX-7019" in (await side.ended(2)).outcome["error"]["message"]  # type: ignore[index]
+    assert not side.faults
+
+
+async def test_a_stored_source_is_imported_within_the_limits_of_the_settings(tmp_path: Path) -> None:
+    side = Side(Rig(tmp_path), limits=ImportLimits(500.0, 2000), linger_s=5.0)
+    await side.executor.open()
+    name = side.rig.write("d.py", LIMITS)
+    loaded = await side.executor.load(name, side.rig.dags)
+    side.sources["stored"] = (name, loaded["files"])
+    for fence, bundle in enumerate((loaded["bundle"], "stored"), 1):
+        side.executor.start([side.rig.order(fence, loaded=loaded | {"bundle": bundle})])
+        ((_, (seconds, memory)),) = (await side.ended(fence)).outcome["xcoms"]  # type: ignore[index]
+        assert 400 < seconds <= 500
+        assert memory > 2000 * 1024 * 1024
+    await side.executor.stop()
+
+
+async def test_a_start_that_is_too_large_to_be_sent_fails_alone(side: Side) -> None:
+    await side.executor.open()
+    large = side.rig.order(1, task="join", spawn=["/bin/true"])
+    large["context"]["upstream_xcoms"] = {f"u{n}": {"return_value": "x" * (1_000_000 + n)} for n in range(70)}
+    large["context"]["conf"] = {"x": "x" * 1_000_000}
+    side.executor.start([large, side.rig.order(2, spawn=["/bin/true"])])
+    assert (await side.ended(2)).exit_code == 0
+    ended = await side.ended(1)
+    assert ended.outcome == {
+        "state": "failed",
+        "error": {
+            "type": "TooLarge",
+            "message": (
+                "FLX-7022: Task 'join' cannot be started: what it is given is more than the 64 MB that can be sent to "
+                "it, most of it what 70 upstream tasks handed on, 'u69' the most (66.8 MB in all): write that to files "
+                "or tables and hand on their names."
+            ),
+            "retry": False,
+        },
+    }
+    assert (ended.pid, ended.exit_code) == (None, None)
+    assert not side.known  # the connection stands
 
 
 async def test_a_daemon_that_comes_back_finds_what_runs_and_what_ended(side: Side) -> None:
@@ -130,7 +205,32 @@ async def test_a_killed_runner_is_replaced_and_what_it_ran_is_lost(side: Side) -
     assert side.known == [{1}]
     assert side.executor.runner["pid"] != first
     name = side.rig.write("d.py", TASK)
-    assert (await side.executor.load(name, side.rig.dags, 20, 1024))["error"] is None
+    assert (await side.executor.load(name, side.rig.dags))["error"] is None
+
+
+async def test_a_runner_that_cannot_be_started_is_tried_again(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "RETRY_S", 0.01)
+    await side.executor.open()
+    logs = side.rig.home / "logs"
+    logs.rename(side.rig.home / "away")
+    logs.write_text("in the way")
+    os.kill(side.executor.runner["pid"], signal.SIGKILL)
+    await side.until(lambda: len(side.troubles) > 1)
+    assert {error.code for error in side.troubles} == {"FLX-7004"}
+    assert str(logs) in side.troubles[0].message
+    logs.unlink()
+    await side.until(lambda: side.known)
+
+
+async def test_a_process_without_descriptors_says_so(tmp_path: Path) -> None:
+    client = RunnerClient(Rig(tmp_path).home, on_message=lambda message: None, on_lost=lambda: None)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(Unavailable, match=r"FLX-7004.*Too many open files"):
+            await client.connect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_a_file_that_kills_the_runner_is_given_up(side: Side) -> None:
@@ -139,7 +239,7 @@ async def test_a_file_that_kills_the_runner_is_given_up(side: Side) -> None:
         "killer.py", "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(9)"
     )
     with pytest.raises(Unavailable, match="FLX-7005"):
-        await side.executor.load(name, side.rig.dags, 20, 1024)
+        await side.executor.load(name, side.rig.dags)
 
 
 async def test_stop_ends_all_and_waits(side: Side) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.runner_rig import Connection, Rig
 from tests.fluxd_process import Daemon, until
 
 JOURNAL = '''
@@ -178,6 +179,26 @@ def test_ctrl_c_ends_tasks_and_marks_them_interrupted(daemon: Daemon) -> None:
     assert all(task["state"] == "failed" and "nterrupted" in task["reason"] for task in run["tasks"]), run
 
 
+def test_a_command_that_goes_in_good_order_when_it_is_timed_out_has_failed(daemon: Daemon) -> None:
+    daemon.write(
+        "orderly.py",
+        """
+from fluxd import DAG
+from fluxd.ops import BashOperator
+with DAG("orderly", schedule=None):
+    export = BashOperator(
+        task_id="export", bash_command="trap 'exit 0' TERM; sleep 300 & wait", execution_timeout=0.3
+    )
+    export >> BashOperator(task_id="publish", bash_command="true")
+""",
+    )
+    daemon.until_known("orderly")
+    run = daemon.wait("orderly", daemon.trigger("orderly"))
+    export, publish = run["tasks"]
+    assert (export["state"], publish["state"], run["state"]) == ("failed", "upstream_failed", "failed")
+    assert export["reason"].startswith("FLX-3503")
+
+
 def test_a_killed_runner_takes_its_tasks_along_and_they_are_tried_again(daemon: Daemon) -> None:
     run_id = daemon.trigger("killed")
     running(daemon, run_id, 1, "killed")
@@ -189,6 +210,30 @@ def test_a_killed_runner_takes_its_tasks_along_and_they_are_tried_again(daemon: 
     assert run["tasks"][0]["try_number"] == 2
     assert not Path(f"/proc/{pid}").exists(), "the first process is gone before the second begins"
     assert [(word, number) for word, _, number, _ in journal(daemon)] == [("begin", 1), ("begin", 2)]
+
+
+def test_an_attempt_that_waits_for_its_source_gets_it_from_the_next_daemon(daemon: Daemon) -> None:
+    """A runner asks for it as soon as it is connected: before the next daemon has opened its database."""
+    runner = daemon.get("/status")["runner_pid"]
+    daemon.kill()
+    to = Connection(daemon.home)
+    file = {"file": "gated.py", "dags_dir": str(daemon.dags), "timeout_s": 30, "memory_mb": 1024}
+    to.send({"type": "load", "id": 1, **file})
+    loaded = to.expect("loaded")
+    to.close()
+    # A runner that has not imported the file, with what the killed daemon had sent to it.
+    os.kill(runner, signal.SIGKILL)
+    new = Rig(daemon.folder)
+    new.start()
+    environment = {"FLUX_TASK_ID": "t0", "FLUX_TRY_NUMBER": "1"}
+    new.to.send(new.order(10**6, task="t0", loaded=loaded, env=environment))
+    new.to.expect("need_source", bundle=loaded["bundle"])
+    new.to.close()
+    open_gate(daemon)
+    daemon.start()
+    begun(daemon, 1)
+    daemon.interrupt()
+    new.close()
 
 
 def test_a_killed_task_says_by_which_signal(daemon: Daemon) -> None:

@@ -79,10 +79,12 @@ class FakeRunner:
         if process is None:
             return False
         process.killed = True
-        match self.rng.randrange(6):
+        match self.rng.randrange(7):
             case 0:
                 pass  # it ended by itself at the same moment
             case 1:
+                process.ending = {"exit_code": 0, "outcome": {"state": "success"}, "killed": "told to"}
+            case 2:
                 error = {"type": "TaskTerminated", "message": "told to stop", "retry": True}
                 process.ending = {"exit_code": 1, "outcome": {"state": "failed", "error": error}}
             case _:
@@ -108,7 +110,8 @@ class FakeRunner:
     def die(self, now: datetime) -> None:
         """The runner and all of its processes are gone at once; the next one finds unfinished records."""
         for fence, process in self.running.items():
-            self.lost[fence] = AttemptLost(fence, now, f"pid {process.pid} is gone and its record has no end")
+            began = self.rng.random() < 0.8
+            self.lost[fence] = AttemptLost(fence, now, f"pid {process.pid} is gone and its record has no end", began)
         self.running.clear()
         self.by_key.clear()
 

@@ -158,7 +158,7 @@ async def test_clearing_a_finished_run_revives_it(world: World) -> None:
     await world.whole_run()
     assert world.runs[1].state == "success"
     answer = await world.engine.ask(lambda number: ClearTasks(number, 1, ((1, "b", -1),)))
-    assert answer == {"cleared": [["b", -1]]}
+    assert answer == {"cleared": [["b", -1]], "note": None}
     await world.until(3)
     assert world.engine.scheduler.is_live(1)
     assert world.instances[1, "a", -1].state == "success"

@@ -51,14 +51,14 @@ async def posted() -> asyncio.Queue[Event]:
 
 @pytest.fixture
 async def sensing(posted: asyncio.Queue[Event], scripted: type[Scripted]) -> AsyncIterator[Sensing]:
-    made = Sensing(posted.put_nowait, poke_timeout_s=LONG_S, pokes_at_once=8)
+    made = Sensing(posted.put_nowait, poke_timeout_s=LONG_S, pokes_at_once=8, xcom_max_kb=8)
     yield made
     await made.close()
 
 
-def wait(fence: int, *, until: datetime | None = None, **request: Any) -> BeginWait:
+def wait(fence: int, *, wait_until: datetime | None = None, **request: Any) -> BeginWait:
     asked = {"sensor": "Scripted", "args": {}, "poke_interval": 0.01} | request
-    return BeginWait(fence, RUN, Instance(1, "t", fence=fence), asked, until)
+    return BeginWait(fence, RUN, Instance(1, "t", fence=fence, wait_until=wait_until), asked)
 
 
 async def ended(posted: asyncio.Queue[Event]) -> WaitEnded:
@@ -120,18 +120,38 @@ async def test_a_wait_that_was_ended_is_not_told_of(sensing: Sensing, posted: as
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
-async def test_the_timeout_ends_a_wait_and_never_before_its_time(
-    sensing: Sensing, posted: asyncio.Queue[Event], soft_fail: bool, state: str
+async def test_what_has_come_when_it_is_too_large_to_be_kept(sensing: Sensing, posted: asyncio.Queue[Event]) -> None:
+    sensing.begin(wait(1))
+    Scripted.answers.put_nowait(PokeResult(True, ["x" * 1024] * 10))
+    over = await ended(posted)
+    assert (over.state, over.xcoms) == ("failed", ())
+    assert over.error == (
+        "FLX-3005: What the sensor Scripted found is 10 KB of JSON and at most 8 KB are kept: "
+        "write it to a file or a table and return its name."
+    )
+
+
+@pytest.mark.anyio
+async def test_when_the_time_of_a_wait_is_over_is_not_decided_here(
+    sensing: Sensing, posted: asyncio.Queue[Event]
 ) -> None:
-    until = datetime.now(UTC) + timedelta(milliseconds=30)
-    sensing.begin(wait(1, until=until, soft_fail=soft_fail, poke_interval=3600))
+    sensing.begin(wait(1, timeout=0.0, wait_until=NOW - timedelta(days=1)))
     for _ in range(3):
         Scripted.answers.put_nowait(False)
-    over = await ended(posted)
-    assert (over.fence, over.state) == (1, state)
-    assert over.error is not None and over.error.startswith("FLX-3040")
-    assert over.at >= until
+    for _ in range(3):
+        await Scripted.looks.get()
+    assert posted.empty() and sensing.waiting == 1
+
+
+@pytest.mark.anyio
+async def test_nothing_is_left_of_a_wait_that_was_ended(sensing: Sensing) -> None:
+    sensing.begin(wait(1, poke_interval=3600))
+    await Scripted.looks.get()
+    Scripted.answers.put_nowait(False)
+    (poll,) = [task for task in asyncio.all_tasks() if task.get_name() == "probe Scripted"]
+    sensing.end(1)
+    async with asyncio.timeout(LONG_S):
+        await poll
 
 
 @pytest.mark.anyio
@@ -148,7 +168,7 @@ async def test_errors_in_a_row_fail_the_wait(sensing: Sensing, posted: asyncio.Q
 
 @pytest.mark.anyio
 async def test_a_look_that_hangs_counts_as_an_error(posted: asyncio.Queue[Event], scripted: type[Scripted]) -> None:
-    sensing = Sensing(posted.put_nowait, poke_timeout_s=0.01, pokes_at_once=1)
+    sensing = Sensing(posted.put_nowait, poke_timeout_s=0.01, pokes_at_once=1, xcom_max_kb=8)
     sensing.begin(wait(1))
     over = await ended(posted)
     assert over.error is not None and "did not answer within 0.01 s" in over.error

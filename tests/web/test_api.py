@@ -326,7 +326,7 @@ async def test_cancel_clear_and_mark(world: World) -> None:
     status, refused = await world.ask("POST", "/dags/sales/runs/one/mark", {"state": "success"})
     assert (status, refused["code"]) == (409, "FLX-4122")
     status, cleared = await world.ask("POST", "/dags/sales/runs/one/clear", {"task_ids": ["report"]})
-    assert (status, cleared) == (200, {"cleared": [{"task_id": "report", "map_index": -1}]})
+    assert (status, cleared) == (200, {"cleared": [{"task_id": "report", "map_index": -1}], "note": None})
     assert (await world.get("/dags/sales/runs/one"))["state"] == "running"
     status, _ = await world.ask("POST", "/dags/sales/runs/one/cancel")
     message = await world.started()

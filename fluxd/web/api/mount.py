@@ -67,7 +67,7 @@ def _handler(route: Route, state: WebState, once: Once) -> Handler:
             )
         except Exception as error:
             reason = "".join(traceback.format_exception_only(error)).strip()
-            observe(Seen.REQUEST_FAILED, method=request.method, path=request.path, reason=traceback.format_exc())
+            observe(Seen.REQUEST_FAILED, error=error, method=request.method, path=request.path, reason=reason)
             return problem(
                 500,
                 "FLX-4109",

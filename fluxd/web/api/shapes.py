@@ -57,7 +57,7 @@ def run(row: Row) -> dict[str, Any]:
 
 
 def run_with_tasks(rows: Sequence[Row], reasons: Mapping[tuple[str, int], str]) -> dict[str, Any]:
-    """A run with its task instances. `reasons` explains those that wait, where the row itself says nothing."""
+    """A run with its task instances. `reasons` explains those that wait."""
     first = rows[0]
     shown = run(first)
     shown["words"] = words(
@@ -80,7 +80,7 @@ def _instance(row: Row, reasons: Mapping[tuple[str, int], str]) -> dict[str, Any
         "ended_at": row["task_ended_at"],
         "retry_at": row["retry_at"],
         "wait_until": row["wait_until"],
-        "reason": row["task_reason"] or reasons.get(key),
+        "reason": reasons.get(key) or row["task_reason"],
         "operator": row["operator"],
         "upstream": row["upstream"] or [],
     }

@@ -153,7 +153,7 @@ ROUTES: tuple[Route, ...] = (
         RUN + "/clear",
         runs.clear,
         "Run tasks again; those that run are stopped first",
-        s.record({"cleared": s.many(s.KEY)}),
+        s.record({"cleared": s.many(s.KEY), "note": s.maybe(s.TEXT)}),
         body=(
             TASK_IDS,
             WHICH_MAP_INDEX,

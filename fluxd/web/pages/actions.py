@@ -155,7 +155,8 @@ async def clear(request: web.Request, form: Form) -> Said:
             _by(request),
         )
     )
-    return f"{words.counted(len(reply['cleared']), 'task')} will run again.", None
+    note = reply.get("note")
+    return f"{words.counted(len(reply['cleared']), 'task')} will run again.{f' {note}' if note else ''}", None
 
 
 @_action

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from fluxd.core.explain import why_not_running
 from fluxd.core.model import RUN_FINISHED, RunState
 from fluxd.core.spec import dag_from_json
 from fluxd.core.timetable import words as covers
@@ -46,7 +47,7 @@ async def page(request: web.Request) -> web.Response:
                 "spec": spec.by_id.get(row["task_id"]),
                 "href": task_href(dag_id, run_id, row["task_id"], row["map_index"]),
                 "span": span,
-                "why": row["reason"] or reasons.get((row["task_id"], row["map_index"])),
+                "why": reasons.get((row["task_id"], row["map_index"])) or row["reason"],
             }
             for row, span in zip(tasks, spans(tasks, run["started_at"], run["ended_at"], now), strict=True)
         ],
@@ -68,7 +69,7 @@ def covers_in_words(run: Mapping[str, Any], zone: str) -> str:
 def explained(state: WebState, number: int) -> dict[tuple[str, int], str]:
     """Why the tasks of a live run that have not ended do not run, as the scheduler itself says."""
     explain: Callable[[int], Iterable[Any]] | None = state.commands.get("explain")
-    return {(one.task_id, one.map_index): one.words for one in explain(number)} if explain else {}
+    return why_not_running(explain(number)) if explain else {}
 
 
 def _counts(states: Iterable[str]) -> list[tuple[str, int]]:

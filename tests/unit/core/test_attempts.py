@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from fluxd.core.commands import XCom
-from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
+from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, CancelRun, WaitEnded
 from tests.unit.core.dialogue import FAILED, FOR_GOOD, NOON, SKIPPED, SUCCESS, Dialogue, dag, ran_through, task
 
 
@@ -182,6 +182,37 @@ def test_a_success_that_came_before_the_timeout_could_stop_it_counts() -> None:
     assert flux.state("a") == "success"
 
 
+def test_one_that_goes_in_good_order_when_told_to_has_not_succeeded() -> None:
+    flux = Dialogue(dag(task("a", execution_timeout=30.0), task("b", "a"), task("c")))
+    flux.trigger()
+    flux.started(1, 2)
+    flux.wait(30)
+    assert flux.kills() == [(1, "timeout")]
+    flux.ended(1, SUCCESS, killed="timeout", exit_code=0)
+    assert (flux.state("a"), flux.state("b"), flux.starts()) == ("failed", "upstream_failed", [])
+    assert (flux.instances[(1, "a", -1)].reason or "").startswith("FLX-3503")
+    flux.ended(2, SUCCESS, killed="stop", exit_code=0)  # the runner was told to stop, nobody meant this task
+    assert flux.instances[(1, "c", -1)].reason == "FLX-7013: The task was told to stop (stop), and went"
+
+
+def test_a_cancelled_command_that_exits_with_0_is_cancelled() -> None:
+    flux = Dialogue(dag(task("a"), task("b", "a")))
+    flux.trigger()
+    flux.started(1)
+    flux.say(CancelRun(1, 1))
+    flux.ended(1, SUCCESS, killed="cancel", exit_code=0)
+    assert (flux.state("a"), flux.state("b"), flux.runs[1].state) == ("cancelled", "cancelled", "cancelled")
+
+
+def test_a_lost_attempt_that_never_began_does_not_count() -> None:
+    flux = Dialogue(dag(task("a", retry_delay=300.0)))
+    flux.trigger()
+    flux.say(AttemptLost(1, flux.now, "its runner died before its process began", began=False))
+    assert (flux.starts(), flux.state("a"), flux.attempts[1].state) == (["a"], "queued", "lost")
+    flux.ended(2, FAILED)
+    assert flux.state("a") == "failed"
+
+
 def test_dagrun_timeout_cancels_what_has_not_ended_and_fails_the_run() -> None:
     flux = Dialogue(dag(task("a"), task("b", "a"), dagrun_timeout=3600.0))
     flux.trigger()
@@ -196,12 +227,28 @@ def test_dagrun_timeout_cancels_what_has_not_ended_and_fails_the_run() -> None:
 WAIT = {"state": "waiting", "wait": {"sensor": "FileSensor", "timeout": 100.0}}
 
 
+@pytest.mark.parametrize(
+    ("sensor", "args", "words"),
+    [
+        ("FileSensor", {"path": "/in/a b.csv", "min_size": 1}, "it waits for FileSensor /in/a b.csv, until "),
+        ("TimeSensor", {"at": "2026-01-01T00:00:00Z"}, "it waits for TimeSensor 2026-01-01T00:00:00Z, until "),
+        ("FileSensor", None, "it waits for FileSensor, until "),
+    ],
+)
+def test_the_reason_of_a_waiting_task_names_what_it_waits_for(sensor: str, args: object, words: str) -> None:
+    flux = Dialogue(dag(task("a", kind="sensor")))
+    flux.trigger()
+    flux.ended(1, {"state": "waiting", "wait": {"sensor": sensor, "args": args, "timeout": 100.0}})
+    (why,) = flux.scheduler.explain(1)
+    assert why.words.startswith(words) and why.words.endswith("Z at most")
+
+
 def test_a_waiting_task_holds_no_process_and_no_slot() -> None:
     flux = Dialogue(dag(task("a", kind="sensor"), task("b")), parallelism=1)
     flux.trigger()
     flux.ended(1, WAIT)
     assert (flux.state("a"), flux.starts()) == ("waiting", ["b"])
-    assert [(wait.fence, wait.until) for wait in flux.waits()] == [(1, NOON + timedelta(seconds=100))]
+    assert [(wait.fence, wait.instance.wait_until) for wait in flux.waits()] == [(1, NOON + timedelta(seconds=100))]
     assert not flux.ended(1, WAIT).saves  # said twice
     flux.say(WaitEnded(1, "success", NOON, (("return_value", "/in/x"),)))
     assert flux.turn.saves.xcoms == [XCom(1, "a", -1, "return_value", "/in/x")]
@@ -228,7 +275,7 @@ def test_the_deadline_of_a_wait_counts_from_the_first_try() -> None:
     assert flux.state("a") == "up_for_retry"
     flux.wait(50)
     flux.ended(2, WAIT)
-    assert flux.waits()[0].until == NOON + timedelta(seconds=100)
+    assert flux.waits()[0].instance.wait_until == NOON + timedelta(seconds=100)
 
 
 def test_results_are_kept_and_a_new_try_begins_without_them() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fluxd.core.commands import EndWait
+from fluxd.core.commands import EndWait, StartAttempt
 from fluxd.core.events import (
     CancelRun,
     ClearTasks,
@@ -183,7 +183,7 @@ def test_clear_of_a_running_task_waits_for_the_proof_that_it_is_dead() -> None:
     flux.started(1)
     flux.say(ClearTasks(1, 1, (key("a"),)))
     assert (flux.state("a"), flux.kills(), flux.starts()) == ("restarting", [(1, "restart")], [])
-    assert flux.reply().value == {"cleared": [["a", -1]]}
+    assert flux.reply().value == {"cleared": [["a", -1]], "note": None}
     assert flux.wait(3600).acts == []
     flux.ended(1, SUCCESS | {"xcoms": [["return_value", 1]]})
     assert (flux.starts(), flux.fence("a"), flux.turn.saves.xcoms) == (["a"], 2, [])
@@ -197,11 +197,37 @@ def test_clear_of_a_finished_run_brings_it_back() -> None:
     assert flux.runs[1].state == "failed"
     assert not flux.scheduler.is_live(1)
     flux.say(ClearTasks(1, 1, (key("b"),), revive=flux.revived()))
-    assert flux.reply().value == {"cleared": [["b", -1], ["c", -1]]}
+    assert flux.reply().value == {"cleared": [["b", -1], ["c", -1]], "note": None}
     assert (flux.starts(), flux.runs[1].state, flux.runs[1].ended_at) == (["b"], "running", None)
     assert flux.instances[key("b")].max_tries == 3  # one was used; two more as the task says
     ran_through(flux, {})
     assert flux.runs[1].state == "success"
+
+
+def test_a_run_that_is_cleared_goes_on_with_the_newest_version() -> None:
+    flux = Dialogue(dag(task("a"), task("b", "a")))
+    flux.trigger()
+    ran_through(flux, {"b": FAILED})
+    flux.specs[2] = dag(task("a"), task("b", "a", retries=3, priority_weight=7))
+    flux.say(DagLoaded(flux.specs[2], 2))
+    flux.say(ClearTasks(1, 1, (key("b"),), revive=flux.revived()))
+    assert "newest version" in flux.reply().value["note"]
+    (start,) = [act for act in flux.turn.acts if isinstance(act, StartAttempt)]
+    assert (start.version_id, start.run.version_id, flux.instances[key("b")].max_tries) == (2, 2, 5)
+    other = flux.restarted()
+    ran_through(other, {})
+    assert other.runs[1].version_id == 2
+
+
+def test_a_run_keeps_its_version_where_the_newest_has_other_tasks() -> None:
+    flux = Dialogue(dag(task("a"), task("b", "a")))
+    flux.trigger()
+    flux.ended(1, FAILED)
+    flux.specs[2] = dag(task("a"), task("b"))
+    flux.say(DagLoaded(flux.specs[2], 2))
+    flux.say(ClearTasks(1, 1, revive=flux.revived()))
+    assert "stays on the version" in flux.reply().value["note"]
+    assert (flux.runs[1].version_id, flux.starts()) == (1, ["a"])
 
 
 def test_clear_only_failed_without_downstream() -> None:
@@ -209,7 +235,7 @@ def test_clear_only_failed_without_downstream() -> None:
     flux.trigger()
     ran_through(flux, {"b": FAILED})
     flux.say(ClearTasks(1, 1, downstream=False, only_failed=True, revive=flux.revived()))
-    assert flux.reply().value == {"cleared": [["b", -1], ["c", -1]]}
+    assert flux.reply().value == {"cleared": [["b", -1], ["c", -1]], "note": None}
     assert flux.state("a") == "success"
 
 
@@ -218,7 +244,7 @@ def test_clear_of_nothing_changes_nothing() -> None:
     flux.trigger()
     ran_through(flux, {})
     turn = flux.say(ClearTasks(1, 1, only_failed=True, revive=flux.revived()))
-    assert flux.reply().value == {"cleared": []}
+    assert flux.reply().value == {"cleared": [], "note": None}
     assert not turn.saves
     assert not flux.scheduler.is_live(1)
 

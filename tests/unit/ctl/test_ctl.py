@@ -158,11 +158,11 @@ async def test_cancel_clear_mark_delete(world: World, ctl: Ctl) -> None:
     world.ended(message, "failed")
     assert (await machine(ctl, "runs", "wait", "sales", "one", code=1))["state"] == "cancelled"
     cleared = await machine(ctl, "tasks", "clear", "sales", "one", "load", "--no-downstream")
-    assert cleared == {"cleared": [{"task_id": "load", "map_index": -1}]}
+    assert cleared == {"cleared": [{"task_id": "load", "map_index": -1}], "note": None}
     assert (await ctl("dags", "delete", "sales"))[0] == 4  # nobody can be asked
     assert (await ctl("dags", "delete", "sales", "--yes"))[0] == 4  # it has a live run
     await finish(world, "one")
-    assert await machine(ctl, "runs", "clear", "sales", "one", "--failed") == {"cleared": []}
+    assert await machine(ctl, "runs", "clear", "sales", "one", "--failed") == {"cleared": [], "note": None}
     assert (await ctl("runs", "mark", "sales", "one", "success"))[0] == 4
     file = world.settings.dags / "sales.py"
     file.write_text("# sales")
