@@ -1,7 +1,5 @@
 """A person at a real browser: in by the link, a dag triggered, the change seen without a reload, a log that grows."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,32 +8,11 @@ import pytest
 from fluxd.core.commands import Saves
 from fluxd.core.events import PauseDag, TriggerRun
 from fluxd.core.model import Attempt, AttemptState, Instance, Run, RunState, State
-from fluxd.store import accounts
 from fluxd.store.turns import save
-from tests.web.browser import Page, find_chromium, open_page
-from tests.web.example_data import SAMPLES, fill
+from tests.web.browser import Page
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
-
-LOGGED_IN = "location.pathname === '/dags' && document.querySelector('[data-link-state=on]')"
-
-
-@pytest.fixture
-async def page(served: Served, tmp_path: Path) -> AsyncIterator[Page]:
-    """A browser that is logged in, at the list of dags."""
-    chromium = await asyncio.to_thread(find_chromium)
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    few = [sample for sample in SAMPLES if sample.dag_id in ("sales", "dim_stores", "ledger_close")]
-    await fill(served.state.db, tmp_path / "logs", datetime.now(UTC), few)
-    async with open_page(chromium) as opened:
-        await opened.view(1440, 900)
-        await opened.go(served.url + await accounts.make_login_link(served.state.db.read, 15))
-        await opened.run("document.querySelector('button.main').click()")
-        await opened.until(LOGGED_IN)
-        yield opened
-        assert opened.complaints == []
 
 
 class World:

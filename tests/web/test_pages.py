@@ -302,7 +302,7 @@ TAGS = frozenset(
         r"\w+",
         "html head meta title link script body svg symbol circle rect path header a span nav div form input "
         "button main h1 h2 p b details summary ul li code pre table thead tbody tfoot tr th td time kbd "
-        "section label textarea defs marker g text use ",
+        "section label textarea defs marker g text use colgroup col h3 em strong ",
     )
 )
 
