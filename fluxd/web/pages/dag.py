@@ -62,8 +62,16 @@ class GridRow:
     cells: tuple[Cell | None, ...]
 
 
-async def page(request: web.Request) -> web.Response:
-    """GET /dags/{dag_id}?before=: `before` shows the runs older than that one."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A trigger that was refused: why, and what was typed, which is shown again."""
+
+    message: str
+    typed: Mapping[str, str]
+
+
+async def page(request: web.Request, refusal: Refusal | None = None, *, status: int = 200) -> web.Response:
+    """GET /dags/{dag_id}?before=: `before` shows the runs older than that one. …/trigger: with its form open."""
     state = request.app[STATE]
     dag_id = request.match_info["dag_id"]
     before = request.query.get("before", "")
@@ -86,6 +94,9 @@ async def page(request: web.Request) -> web.Response:
     return await render(
         request,
         "dag.html",
+        status=status,
+        refusal=refusal,
+        asks=request.path.endswith("/trigger"),
         dag=row,
         spec=spec,
         schedule_words=schedule_words(row["spec"].get("schedule", {}), spec.timezone),

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from fluxd.core.model import RUN_FINISHED, RunState
+from fluxd.core.model import RUN_FINISHED, RunState, State
 from fluxd.core.spec import dag_from_json
 from fluxd.core.timetable import words as covers
 from fluxd.errors import FluxError, NotFound
@@ -32,7 +32,7 @@ async def page(request: web.Request) -> web.Response:
     )
     now = datetime.now(UTC)
     finished = run["state"] in RUN_FINISHED
-    reasons = {} if finished else explained(state, run["number"])
+    reasons = {} if finished else explained(state, run["number"], spec.timezone, now)
     return await render(
         request,
         "run.html",
@@ -65,10 +65,14 @@ def covers_in_words(run: Mapping[str, Any], zone: str) -> str:
         return f"covers {words.stretch(run['data_interval_start'], run['data_interval_end'], zone)}"
 
 
-def explained(state: WebState, number: int) -> dict[tuple[str, int], str]:
+def explained(state: WebState, number: int, zone: str, now: datetime) -> dict[tuple[str, int], str]:
     """Why the tasks of a live run that have not ended do not run, as the scheduler itself says."""
     explain: Callable[[int], Iterable[Any]] | None = state.commands.get("explain")
-    return {(one.task_id, one.map_index): one.words for one in explain(number)} if explain else {}
+    return {
+        (one.task_id, one.map_index): words.with_times(one.words, zone, now)
+        for one in (explain(number) if explain else ())
+        if one.state != State.RUNNING
+    }
 
 
 def _counts(states: Iterable[str]) -> list[tuple[str, int]]:
