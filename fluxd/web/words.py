@@ -68,10 +68,13 @@ def _amount(seconds: float) -> str:
 
 
 def relative(at: datetime, now: datetime) -> str:
-    """in 3 h · 40 s ago · now."""
+    """in 3 h 20 m · 3 h ago · 40 s ago · now; what is to come today is said to the minute."""
     seconds = (at - now).total_seconds()
     if abs(seconds) < 1:
         return "now"
+    if 59.5 * MINUTE <= seconds < 23.5 * HOUR:
+        minutes = round(seconds / MINUTE)
+        return f"in {_two(minutes // 60, 'h', minutes % 60, 'm')}"
     return f"in {_amount(seconds)}" if seconds > 0 else f"{_amount(-seconds)} ago"
 
 
