@@ -59,3 +59,37 @@ async def test_broken_files_show_a_cause_and_that_there_are_more(page: Page, ser
             assert await page.run(f"{seen}.getBoundingClientRect().height > 10 && {seen}.getClientRects().length > 0")
         await page.run("document.querySelector('.banner summary').click()")
         assert await page.run("document.querySelector('.banner li').getBoundingClientRect().height") > 0
+
+
+async def test_a_name_stays_in_sight_when_its_hidden_tags_are_reached(page: Page, served: Served) -> None:
+    await page.view(1110, 900)
+    await page.go(f"{served.url}/dags")
+    name = "document.querySelector('tr[data-id=sales] .c-name')"
+    await page.run(f"{name}.querySelector('.primary').textContent = 'a_very_long_name_of_a_dag_that_leaves_no_room'")
+    await page.run(f"[...{name}.querySelectorAll('.tag')].at(-1).focus()")
+    assert await page.run(f"{name}.scrollLeft") == 0
+    left = f"{name}.querySelector('.primary').getBoundingClientRect().left"
+    assert await page.run(f"{left} >= {name}.getBoundingClientRect().left")
+
+
+async def test_a_phone_shows_the_way_up(page: Page, served: Served) -> None:
+    run = await served.state.db.read.fetchval("SELECT max(run_id) FROM run WHERE dag_id = 'sales' AND state = 'failed'")
+    await page.view(390, 844, mobile=True)
+    seen = "[...document.querySelectorAll('.top nav a')].filter((a) => a.getClientRects().length)"
+    up = f"{seen}.map((a) => a.textContent)"
+    await page.go(f"{served.url}/dags/sales/runs/{run}/tasks/load")
+    assert await page.run(up) == ["Dags", "sales", run]
+    await page.go(f"{served.url}/dags/sales/runs/{run}")
+    assert await page.run(up) == ["Dags", "sales"]
+
+
+async def test_a_running_task_is_stopped_only_after_a_question(page: Page, served: Served) -> None:
+    run = await served.state.db.read.fetchval(
+        "SELECT max(run_id) FROM run WHERE dag_id = 'sales' AND state = 'running'"
+    )
+    await page.go(f"{served.url}/dags/sales/runs/{run}/tasks/load")
+    button = "document.querySelector('[data-stop] form button')"
+    assert not await page.run(f"{button}.checkVisibility()")
+    await page.run("document.querySelector('[data-stop] summary').click()")
+    assert await page.run(f"{button}.checkVisibility()")
+    assert not served.posted

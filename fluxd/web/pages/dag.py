@@ -23,7 +23,7 @@ RUNS = 28
 CELLS_MOST = 8000  # a dag of many tasks shows fewer runs
 PITCH, HEIGHT = 17, 44
 CHAR_WIDTH = 7.2  # of a task's name in the grid
-NAMES_LEAST, NAMES_MOST = 5, 12  # how many columns of runs the names take the place of
+NAMES_LEAST, NAMES_MOST = 6, 12  # how many columns of runs the names take the place of
 COMING = 5
 # Which state speaks for a mapped task: the one that wants most attention.
 LOUDEST = (
