@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from fluxd.core.events import Event, Interrupt
 from fluxd.core.scheduler import Scheduler
 from fluxd.dagfiles import DagFiles
 from fluxd.engine import Engine
-from fluxd.errors import FluxError
+from fluxd.errors import FluxError, Unavailable
 from fluxd.executors.local import LocalExecutor
 from fluxd.keeper import Keeper, unused
 from fluxd.launch import Launcher
@@ -37,7 +38,7 @@ from fluxd.runner.client import ImportLimits, RunnerOptions
 from fluxd.sensing import Sensing
 from fluxd.store import accounts
 from fluxd.store.embedded import Embedded
-from fluxd.supervisor import LoopWatch, beat, keep_running
+from fluxd.supervisor import LoopWatch, beat, cancelled, in_thread, keep_running, keep_up
 from fluxd.web.app import make_app
 from fluxd.web.live import LiveHub
 from fluxd.web.state import WebState
@@ -146,18 +147,25 @@ class Daemon:
             return self.settings.database_url, {}
         started = time.monotonic()
         self.embedded = Embedded(self.settings.home)
-        url = await asyncio.to_thread(self.embedded.start)
-        stack.push_async_callback(self._stop_embedded, url)
+        stack.push_async_callback(self._stop_embedded)
+        url = await in_thread(self.embedded.start)
         observe(Seen.DATABASE_READY, seconds=time.monotonic() - started, where="embedded in the home")
+        # It outlives all that saves to it: it is kept up until the rest has stopped.
+        keeping = asyncio.create_task(keep_running("embedded Postgres", partial(keep_up, self.embedded)))
+        stack.push_async_callback(cancelled, keeping)
         return url, {"embedded": url}
 
-    async def _stop_embedded(self, url: str) -> None:
-        """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running."""
-        if not self._recovered or self._running():
+    async def _stop_embedded(self) -> None:
+        """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running.
+
+        A fluxd that did not get so far as to know of tasks stops only what it started itself: nobody can use it yet.
+        """
+        if self._running() if self._recovered else not self.embedded.started:
             return
-        async with unused(url, str(self.settings.home)) as free:  # the next one may have begun already
-            if free:
-                await asyncio.to_thread(self.embedded.stop)
+        with contextlib.suppress(Unavailable):  # it does not run
+            async with unused(self.embedded.url(), str(self.settings.home)) as free:  # the next one may have begun
+                if free:
+                    await asyncio.to_thread(self.embedded.stop)
 
     async def _recover(self, known: set[int]) -> None:
         snapshot, with_xcoms = await self.keeper.load()

@@ -5,11 +5,13 @@ import socket
 from pathlib import Path
 
 from fluxd.config import Settings, listen_address
-from fluxd.errors import Refused, Unavailable
+from fluxd.errors import Invalid, Refused, Unavailable
 
 
 def prepare(settings: Settings) -> None:
-    """Make the home's folders (0750) and see that they can be written. Raises Unavailable FLX-601x."""
+    """Make the home's folders (0750) and see that they can be written. Raises FluxError FLX-601x."""
+    for folder in (settings.home, settings.dags):
+        _refuse_odd_bytes(folder)
     folder = settings.home
     try:
         for folder in (settings.home, settings.logs, settings.home / "runner", settings.home / "reports"):
@@ -28,6 +30,17 @@ def prepare(settings: Settings) -> None:
         ) from None
     if not settings.dags.is_dir():
         raise Unavailable("FLX-6011", f"The dags folder {settings.dags} is not a folder; name another with --dags.")
+
+
+def _refuse_odd_bytes(folder: Path) -> None:
+    """Paths stand in the database, in messages and in URLs, all of which are UTF-8."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(folder).decode(errors="backslashreplace")
+        raise Invalid(
+            "FLX-6016", f"The path {shown} is not UTF-8, and Flux keeps no other: choose another --home or --dags."
+        ) from None
 
 
 def unix_socket(path: Path) -> socket.socket:

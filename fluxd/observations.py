@@ -17,6 +17,8 @@ class Seen(Enum):
 
     STARTING = (logging.INFO, "fluxd {version} starts: home {home}, dags {dags}")
     DATABASE_READY = (logging.INFO, "database ready in {seconds:.2f} s: {where}")
+    DATABASE_ENDED = (logging.ERROR, "the embedded Postgres has ended; it is started again in {seconds:.0f} s")
+    DATABASE_NOT_STARTED = (logging.ERROR, "the embedded Postgres could not be started again: {reason}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
     RUNNER_LOST = (logging.WARNING, "connection to the runner lost: {reason}; connecting again")
     SOURCE_FAILED = (logging.ERROR, "the stored source {bundle} could not be handed to the runner: {reason}")
@@ -62,6 +64,10 @@ class JsonFormatter(logging.Formatter):
 
 class TextFormatter(logging.Formatter):
     """One line a record, and below it the traceback if there is one, set in. Foreign text cannot fake a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # as another handler may have written the traceback, unescaped
+        return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return _escaped(super().formatMessage(record))

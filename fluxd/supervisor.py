@@ -1,4 +1,5 @@
-"""Keeps the daemon honest: heartbeats in Postgres, coroutines started again when they fail, a watch on the event loop.
+"""Keeps the daemon honest: heartbeats in Postgres, coroutines started again when they fail, and the embedded Postgres
+when it dies; a watch on the event loop.
 
 The loop's watch is a thread: what runs on the loop cannot tell that the loop stands still.
 """
@@ -9,11 +10,20 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
+from fluxd.errors import FluxError
 from fluxd.observations import Seen, observe
+from fluxd.store import postmaster
+from fluxd.store.embedded import Embedded
 
 BLOCKED_S = 1.0
 RESTART_DELAY_MAX_S = 30.0
+# A server that takes longer (it repairs what the crash left) goes on; but a fluxd that is to stop waits no longer.
+START_AGAIN_S = 30.0
+
+T = TypeVar("T")
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], first_delay_s: float = 1.0) -> None:
@@ -41,6 +51,43 @@ async def beat(interval_s: float, save_beats: Callable[[], Awaitable[None]]) -> 
     while True:
         await asyncio.sleep(interval_s)
         await save_beats()
+
+
+async def keep_up(server: Embedded) -> None:
+    """Start the embedded Postgres again whenever it has ended; a little later each time where it soon ends again."""
+    delay_s = 0.0
+    while True:
+        began = time.monotonic()
+        await postmaster.gone(server.data)
+        if time.monotonic() - began > RESTART_DELAY_MAX_S:
+            delay_s = 0.0
+        observe(Seen.DATABASE_ENDED, seconds=delay_s)
+        await asyncio.sleep(delay_s)
+        delay_s = min(RESTART_DELAY_MAX_S, delay_s * 2 or 1.0)
+        starting = time.monotonic()
+        try:
+            await in_thread(partial(server.start, START_AGAIN_S))
+        except FluxError as error:
+            observe(Seen.DATABASE_NOT_STARTED, reason=error.message)
+        else:
+            seconds = time.monotonic() - starting
+            observe(Seen.DATABASE_READY, seconds=seconds, where="embedded in the home, started again")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Do this in a thread. One who is cancelled meanwhile waits for its end: nothing goes on unseen."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.gather(working, return_exceptions=True)
+        raise
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel it, and wait for its end."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 class LoopWatch:

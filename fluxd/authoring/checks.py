@@ -15,6 +15,7 @@ from fluxd.errors import Invalid
 
 T = TypeVar("T")
 SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+WHOLE_MAX = 2**31 - 1  # what Postgres keeps in an integer
 SECONDS_MAX = 100 * 366 * 86400.0
 DURATION = re.compile(r"(?:\s*\d+(?:\.\d+)?\s*(?:ms|w|d|h|m|s))+\s*")
 DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|w|d|h|m|s)")
@@ -47,9 +48,12 @@ def identifier(value: Any, what: str) -> str:
     return value
 
 
-def whole(value: Any, what: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
-        raise Invalid("FLX-1003", f"{what} must be a whole number of at least {least}, not {value!r}.")
+def whole(value: Any, what: str, least: int = 0, most: int = WHOLE_MAX) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Invalid("FLX-1003", f"{what} must be a whole number from {least} to {most}, not {value!r:.80}.")
+    if not least <= value <= most:
+        shown = value if value.bit_length() <= 128 else "one of so many digits"
+        raise Invalid("FLX-1003", f"{what} must be a whole number from {least} to {most}, not {shown}.")
     return value
 
 

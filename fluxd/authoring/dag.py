@@ -91,8 +91,7 @@ class DAG:
         start_date, end_date = _dates_of_the_dag(self.default_args, start_date, end_date)
         self.timezone = checks.zone(timezone or zone_of(start_date), of("timezone"))
         self.dst = checks.one_of(dst, DST_RULES, of("dst"))
-        self.start_date = checks.moment(start_date, self.timezone, of("start_date"))
-        self.end_date = checks.moment(end_date, self.timezone, of("end_date"))
+        self.start_date, self.end_date = _bounds(start_date, end_date, self.timezone, of)
         self.schedule = make_schedule(schedule, str(self.timezone), self.dst, of("schedule"))
         self.catchup = make_catchup(catchup, of("catchup"))
         self.params: dict[str, Param] = make_params(params, of("params"))
@@ -192,6 +191,10 @@ class DAG:
     def check(self) -> None:
         """Raises Invalid where the dag as a whole cannot work."""
         self.order()
+        if self.tasks:
+            _check_defaults(self.default_args, f"default_args of dag {self.dag_id!r}")
+        for group in self.groups.values():
+            _check_defaults(group.default_args, f"default_args of group {group.group_id!r}")
 
     def warnings(self) -> list[str]:
         """What the author should know, in sentences."""
@@ -201,11 +204,11 @@ class DAG:
             found.append(
                 "start_date has microseconds, as now() has: it moves each time the file is read; write a fixed date."
             )
-        for name in self.default_args if self.tasks else ():
-            if name not in known:
-                meant = checks.nearest(name, known)
-                hint = f"did you mean {meant!r}?" if meant else "it has no effect."
-                found.append(f"default_args names {name!r}, which no task of this dag takes: {hint}")
+        found += [
+            f"default_args names {name!r}, which no task of this dag takes: it has no effect."
+            for name in (self.default_args if self.tasks else ())
+            if name not in known
+        ]
         return found
 
     def to_spec(self) -> dict[str, Any]:
@@ -241,6 +244,35 @@ def _dates_of_the_dag(default_args: dict[str, Any], start: Moment, end: Moment) 
     """start_date and end_date; those among default_args (they are taken out) mean the dag, not the tasks."""
     first, last = default_args.pop("start_date", None), default_args.pop("end_date", None)
     return first if start is None else start, last if end is None else end
+
+
+def _bounds(
+    start: Moment, end: Moment, tz: dt.tzinfo, of: Callable[[str], str]
+) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """start_date and end_date in UTC."""
+    first = checks.moment(start, tz, of("start_date"))
+    last = checks.moment(end, tz, of("end_date"))
+    if first and last and last < first:
+        raise Invalid(
+            "FLX-1020",
+            f"{of('end_date')} {checks.utc_text(last)} is before its start_date {checks.utc_text(first)}, so it would "
+            "never run: correct one of them.",
+        )
+    return first, last
+
+
+def _check_defaults(given: Mapping[str, Any], what: str) -> None:
+    """Defaults may be shared by dags of many kinds: what any operator that is loaded takes is no mistake."""
+    if set(given) <= TASK_ARGUMENTS:
+        return
+    known, classes = set(TASK_ARGUMENTS), [BaseOperator]
+    while classes:
+        of = classes.pop()
+        known |= accepted(of).names
+        classes += of.__subclasses__()
+    for name in given:
+        if name not in known:
+            raise checks.unknown_argument(name, sorted(known), what)
 
 
 DAG_ARGUMENTS = tuple(name for name in inspect.signature(DAG).parameters if name != "older")

@@ -45,7 +45,8 @@ class TaskGroup(Node):
         self.prefix_group_id = checks.boolean(prefix_group_id, f"prefix_group_id of {what}")
         self.tooltip = tooltip
         outer = self.parent.defaults if self.parent else self.dag.default_args
-        self.defaults: dict[str, Any] = {**outer, **checks.mapping(default_args, f"default_args of {what}")}
+        self.default_args = checks.mapping(default_args, f"default_args of {what}")
+        self.defaults: dict[str, Any] = {**outer, **self.default_args}
         self.task_ids: list[str] = []  # of the tasks in it and in its inner groups
         self.dag.add_group(self)
 

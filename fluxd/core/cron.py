@@ -183,11 +183,24 @@ def _refuse_malformed(expression: str, text: str, parts: list[str]) -> None:
         raise _malformed(expression, f"there is no such preset (there are {', '.join(PRESETS)}, @once)")
     if len(parts) != len(FIELDS):
         raise _malformed(expression, f"it has {len(parts)} field{'s' * (len(parts) != 1)}")
-    for name, part in zip(FIELDS, parts, strict=True):
+    for name, part, limits in zip(FIELDS, parts, LIMITS, strict=True):
         if not _ALLOWED.get(name, _NUMBERS).fullmatch(part):
             raise _malformed(expression, f"its {name} {part!r} has a character that does not belong there")
+        for item in part.split(","):
+            _refuse_out_of_range(expression, name, item, *limits)
         for low, high in _RANGE.findall(part):
             _refuse_reversed(expression, name, low, high)
+
+
+def _refuse_out_of_range(expression: str, name: str, item: str, low: int, high: int) -> None:
+    """croniter says of a number only that one is wrong, and takes a step of any size: */70 would mean hourly."""
+    values, _, step = item.partition("/")
+    last = 7 if name == "weekday" else high  # Sunday's other number
+    for value in values.split("-"):
+        if value.isdecimal() and not low <= int(value) <= last:
+            raise _malformed(expression, f"its {name} {value} is not one of {low} to {last}")
+    if step.isdecimal() and int(step) > high - low + 1:
+        raise _malformed(expression, f"its {name} step /{step} is longer than all of {low} to {high}")
 
 
 def _refuse_reversed(expression: str, name: str, low: str, high: str) -> None:

@@ -104,8 +104,15 @@ def _same_ticks(before: DagSpec, spec: DagSpec, dag: Dag) -> bool:
 
 
 def _change_ticks(memory: Memory, dag: Dag, old: Timetable, now: datetime) -> None:
-    """Another schedule from now on: nothing fires at once, and ticks of the old one that are owed are closed."""
+    """Another schedule from now on: nothing fires at once, and ticks of the old one that are owed are closed.
+
+    A dag that catches up on everything goes on with the ticks of the new one from where it stands.
+    """
     owed = dag.next_due_at
+    if owed is not None and owed <= now and dag.spec.catchup is True and dag.timetable.ticks is not None:
+        handled = dag.last_due_at
+        memory.move_cursor(dag, first_cursor(dag, now) if handled is None else dag.timetable.due_after(handled))
+        return
     if owed is not None and owed <= now:
         record_skip(memory, dag, old, owed, old.latest_due(now), "the dag's schedule was changed")
     handled = max(now, dag.last_due_at or now)

@@ -1,6 +1,8 @@
 """Why does it not run? For every task instance of a live run that has not ended: the reason, and what would free it."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fluxd.core.limits import Limits, Usage
 from fluxd.core.live import LiveRun, Node
@@ -9,6 +11,8 @@ from fluxd.core.model import FINISHED, RunState, State
 from fluxd.core.progress import blocked_by_past
 from fluxd.core.rules import COLUMN, Verdict, judge
 from fluxd.core.timetable import rfc3339
+
+RUNS = "it runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,11 @@ class Explanation:
     map_index: int
     state: State
     words: str
+
+
+def why_not_running(explanations: Iterable[Explanation]) -> dict[tuple[str, int], str]:
+    """(task id, map index) -> why it does not run, of those that do not."""
+    return {(one.task_id, one.map_index): one.words for one in explanations if one.words != RUNS}
 
 
 def explain(memory: Memory, live: LiveRun) -> list[Explanation]:
@@ -43,16 +52,22 @@ def _words(node: Node, limits: Limits) -> str:
         case State.QUEUED:
             return f"its process was asked for at {rfc3339(instance.queued_at or run.queued_at)} and is being started"
         case State.RUNNING:
-            return f"it runs since {rfc3339(instance.started_at or run.queued_at)}"
+            return RUNS
         case State.UP_FOR_RETRY:
             at = "soon" if instance.retry_at is None else f"at {rfc3339(instance.retry_at)}"
             return f"try {instance.try_number} of {instance.max_tries} failed ({instance.reason}); the next begins {at}"
         case State.WAITING:
-            sensor = (instance.wait or {}).get("sensor", "a sensor")
             until = "" if instance.wait_until is None else f", until {rfc3339(instance.wait_until)} at most"
-            return f"it waits for {sensor}{until}"
+            return f"it waits for {_awaited(instance.wait or {})}{until}"
         case _:
             return f"it is {instance.state}"
+
+
+def _awaited(wait: Mapping[str, Any]) -> str:
+    """What a sensor waits for: its name, with the path or the moment if the request carries one."""
+    args = wait.get("args")
+    named = [args[name] for name in ("path", "at") if args.get(name)] if isinstance(args, dict) else []
+    return " ".join(str(word) for word in [wait.get("sensor", "a sensor"), *named])
 
 
 def _not_ready(node: Node) -> str:

@@ -2,7 +2,11 @@
 
 import http.client
 import json
+import math
+import os
+import select
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,8 @@ PREFIX = "/api/v1"
 CHUNK = 65536
 # Longer than any answer takes; a request that waits on purpose adds its own time.
 TIMEOUT_S = 60.0
+# After so long without an answer people are told that it is still waited for.
+QUIET_S = 2.0
 KINDS: dict[int, type[FluxError]] = {
     400: Invalid,
     413: Invalid,
@@ -40,7 +46,10 @@ class Answer:
 
 
 def address(*parts: str | int, **query: Any) -> str:
-    """The path of a thing, each part made safe; a query value of None is left out."""
+    """The path of a thing, each part made safe; a query value of None is left out. Raises Invalid FLX-8012."""
+    if wrong := {".", ".."} & set(parts):
+        # In a path these two mean this folder and the one above, however they are written.
+        raise Invalid("FLX-8012", f"{wrong.pop()!r} is nobody's name: a name begins with a letter, a digit or _.")
     path = "".join("/" + quote(str(part), safe="") for part in parts)
     given = {name.rstrip("_"): _text(value) for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
@@ -55,13 +64,17 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._said = False
 
-    def get(self, where: str, timeout_s: float = TIMEOUT_S) -> Answer:
-        """GET. Raises FluxError as the daemon said it, or Unavailable FLX-800x where it said nothing."""
-        return self._ask("GET", where, None, timeout_s)
+    def get(self, where: str, late_s: float = TIMEOUT_S, *, waits_s: float = 0.0) -> Answer:
+        """GET. `waits_s`: so long the daemon waits on purpose; `late_s`: so much later the answer may come.
+
+        Raises FluxError as the daemon said it, or Unavailable FLX-800x where it said nothing.
+        """
+        return self._ask("GET", where, None, late_s, waits_s)
 
     def post(self, where: str, body: dict[str, Any] | None = None) -> Answer:
-        """POST a JSON object; values of None are left out."""
+        """POST a JSON object; values of None are left out. It has a key: whatever repeats it, it is done once."""
         return self._ask("POST", where, body or {})
 
     def put(self, where: str, body: dict[str, Any]) -> Answer:
@@ -86,7 +99,7 @@ class Client:
     def stream(self, where: str) -> tuple[dict[str, str], Iterator[bytes]]:
         """The headers of an answer, and its bytes as they come; no answer is late here."""
         connection = self._connect(0)
-        response = self._send(connection, "GET", where, None, None)
+        response = self._send(connection, "GET", where, None, None, math.inf)
         headers = {name.lower(): value for name, value in response.getheaders()}
 
         def pieces() -> Iterator[bytes]:
@@ -100,13 +113,21 @@ class Client:
 
         return headers, pieces()
 
-    def _ask(self, method: str, where: str, body: dict[str, Any] | None, timeout_s: float = TIMEOUT_S) -> Answer:
+    def _ask(
+        self,
+        method: str,
+        where: str,
+        body: dict[str, Any] | None,
+        late_s: float = TIMEOUT_S,
+        waits_s: float = 0.0,
+    ) -> Answer:
+        timeout_s = waits_s + late_s
         connection = self._connect(timeout_s)
         try:
             data = None
             if body is not None:
                 data = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
-            response = self._send(connection, method, where, data, timeout_s)
+            response = self._send(connection, method, where, data, timeout_s, waits_s + QUIET_S)
             raw = response.read()
             return Answer(raw, {name.lower(): value for name, value in response.getheaders()})
         except TimeoutError:
@@ -136,10 +157,14 @@ class Client:
         where: str,
         data: bytes | None,
         timeout_s: float | None,
+        quiet_s: float,
     ) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        if method == "POST":
+            headers["Idempotency-Key"] = os.urandom(16).hex()
         try:
             connection.request(method, PREFIX + where, data, headers)
+            self._say_if_late(connection.sock, quiet_s, timeout_s)
             response = connection.getresponse()
             if response.status < 400:
                 return response
@@ -152,6 +177,21 @@ class Client:
             raise _broken_off() from None
         connection.close()
         raise _in_words(response.status, raw)
+
+    def _say_if_late(self, door: socket.socket, quiet_s: float, timeout_s: float | None) -> None:
+        """Wait for the first byte; whoever waits long is told so, once."""
+        if self._said or quiet_s >= (timeout_s or math.inf) or _readable(door, quiet_s):
+            return
+        self._said = True
+        sys.stderr.write("fluxd does not answer yet; waiting …\n")
+        if timeout_s is not None:
+            door.settimeout(timeout_s - quiet_s)
+
+
+def _readable(door: socket.socket, seconds: float) -> bool:
+    found = select.poll()
+    found.register(door, select.POLLIN)
+    return bool(found.poll(seconds * 1000))
 
 
 def no_daemon(path: Path, error: OSError) -> Unavailable:

@@ -8,11 +8,11 @@ import click
 
 from fluxd.ctl import show
 from fluxd.ctl.client import address
+from fluxd.ctl.conf import read_conf
 from fluxd.ctl.printing import machine, run_facts, run_with_tasks, why_failed
 from fluxd.ctl.verbs import Noun, Session
 from fluxd.ctl.waiting import wait_for_run
-from fluxd.errors import Invalid, Refused
-from fluxd.nesting import DEPTH_MAX, too_deep
+from fluxd.errors import Refused
 
 
 @click.group(cls=Noun, later={"test": ("fluxd.ctl.local:test_dag", "Run a whole dag here, without a daemon.")})
@@ -25,15 +25,19 @@ def dags() -> None:
 
 @dags.command("list")
 @click.option("--tag", help="Only dags with this tag.")
-@click.option("--paused/--active", default=None, help="Only paused ones, or only those that are not.")
+@click.option("--paused", is_flag=True, help="Only paused ones.")
+@click.option("--active", is_flag=True, help="Only those that are not paused.")
 @click.option("--all", "removed", is_flag=True, help="Also dags whose file is gone.")
 @click.pass_obj
-def list_dags(session: Session, tag: str | None, paused: bool | None, removed: bool) -> None:
+def list_dags(session: Session, tag: str | None, paused: bool, active: bool, removed: bool) -> None:
     """The dags, with their last run and what comes next.
 
     Example: fluxctl dags list --tag money
     """
-    found = session.client.pages("dags", None, "dags", tag=tag, paused=paused, removed=removed or None)
+    if paused and active:
+        raise click.UsageError("--paused and --active do not go together; leave both out to see all.")
+    only = paused if paused or active else None
+    found = session.client.pages("dags", None, "dags", tag=tag, paused=only, removed=removed or None)
     if session.json:
         show.out(json.dumps({"dags": found}, ensure_ascii=False))
         return
@@ -123,26 +127,6 @@ def _catchup(rule: bool | str | float) -> str:
     if isinstance(rule, bool):
         return "every run since its start date" if rule else "none: what was missed is skipped"
     return "the latest run only" if rule == "latest" else f"what was due in the last {show.duration(float(rule))}"
-
-
-def read_conf(text: str | None) -> dict[str, Any] | None:
-    """The value of --conf. Raises Invalid FLX-8010."""
-    if text is None:
-        return None
-    deep = Invalid("FLX-8010", f"--conf is nested too deep: {DEPTH_MAX} levels are allowed.")
-    try:
-        conf = json.loads(text)
-    except ValueError as error:
-        raise Invalid(
-            "FLX-8010", f'--conf is not JSON ({error}); write it like --conf \'{{"key": "value"}}\'.'
-        ) from None
-    except RecursionError:
-        raise deep from None
-    if too_deep(conf):
-        raise deep
-    if not isinstance(conf, dict):
-        raise Invalid("FLX-8010", f'--conf must be a JSON object like \'{{"key": "value"}}\', not {text[:60]!r}.')
-    return conf
 
 
 @dags.command()
@@ -258,12 +242,13 @@ def errors(session: Session) -> None:
         return
     show.table(
         ["FILE", "LINE", "REASON", "STILL RUNS"],
-        [
-            [error["file"], error["line"], f"{error['code']}: {error['reason']}", ", ".join(error["dag_ids"])]
-            for error in answer.body["errors"]
-        ],
+        [[error["file"], error["line"], _said(error), ", ".join(error["dag_ids"])] for error in answer.body["errors"]],
         "All dag files are good.",
     )
+
+
+def _said(error: dict[str, Any]) -> str:
+    return f"{error['code']}: {error['reason']}" if error["code"] else str(error["reason"])
 
 
 @dags.command()
@@ -287,7 +272,7 @@ def source(session: Session, dag_id: str, version: int | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(session: Session, dag_id: str, yes: bool) -> None:
-    """Delete a dag's runs and all that is known of them. A dag whose file is still there comes back empty.
+    """Delete a dag's runs and all that is known of them. Refused while its file is there: remove that first.
 
     Example: fluxctl dags delete sales
     """

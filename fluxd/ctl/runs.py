@@ -26,7 +26,7 @@ def runs() -> None:
 @click.option("--state", metavar="STATES", help="Only these states, separated by commas.")
 @click.option("--since", metavar="TIME", help="Only runs with this logical date or a later one.")
 @click.option("--until", metavar="TIME", help="Only runs with an earlier logical date.")
-@click.option("--limit", default=25, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1), default=25, show_default=True, help="How many at most.")
 @click.pass_obj
 def list_runs(
     session: Session, dag_id: str | None, state: str | None, since: str | None, until: str | None, limit: int

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Session:
     socket: Path | None = None
     json: bool = False
 
-    @property
+    @cached_property
     def client(self) -> Client:
         return Client(self.socket or self.home / "fluxd.sock")
 
@@ -36,11 +37,18 @@ SOCKET = click.Option(["--socket"], metavar="PATH", help="fluxd's socket (defaul
 
 
 def note_place(session: Session, home: str | None, socket: str | None) -> None:
-    """Take over --home and --socket, wherever they were given."""
-    if home:
+    """Take over --home and --socket, wherever they were given. Given empty, they do not mean the default."""
+    for name, path in (("--home", home), ("--socket", socket)):
+        if path == "":
+            raise click.UsageError(f"{name} is empty; give it a value.")
+    if home is not None:
         session.home = Path(home).expanduser().absolute()
-    if socket:
+    if socket is not None:
         session.socket = Path(socket).expanduser().absolute()
+
+
+# Texts for people: an empty one takes away what was there.
+MAY_BE_EMPTY = frozenset({"description"})
 
 
 class Verb(click.Command):
@@ -56,10 +64,11 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         for param in self.params:
-            # A shell gives '' for a variable that is not set; as part of an address it would name something else.
+            # A shell gives '' for a variable that is not set: an address would name something else, a filter nothing.
             value = ctx.params.get(param.name or "")
-            if isinstance(param, click.Argument) and (value == "" or (isinstance(value, tuple) and "" in value)):
-                raise click.UsageError(f"{param.human_readable_name} is empty; give it a value.", ctx)
+            if param.name not in MAY_BE_EMPTY and (value == "" or (isinstance(value, tuple) and "" in value)):
+                name = param.human_readable_name if isinstance(param, click.Argument) else param.opts[0]
+                raise click.UsageError(f"{name} is empty; give it a value.", ctx)
         session = ctx.ensure_object(Session)
         session.json = ctx.params.pop("as_json") or session.json
         note_place(session, ctx.params.pop("home"), ctx.params.pop("socket"))

@@ -25,7 +25,7 @@ def wait_for_run(client: Client, dag_id: str, run_id: str, timeout_s: float | No
     def ask() -> Answer:
         left = max(0.0, min(ROUND_S, deadline - time.monotonic()))
         where = address("dags", dag_id, "runs", run_id, "wait", timeout=f"{left:.3f}")
-        return client.get(where, left + (TIMEOUT_S if timeout_s is None else LATE_S))
+        return client.get(where, TIMEOUT_S if timeout_s is None else LATE_S, waits_s=left)
 
     while True:
         answer = patiently(ask, deadline)

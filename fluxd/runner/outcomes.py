@@ -1,5 +1,6 @@
 """How an attempt ended, in words: for processes that could not tell it themselves."""
 
+import re
 import signal
 from typing import Any
 
@@ -8,6 +9,9 @@ from fluxd.runner.logs import disk_is_full, last_line
 SKIP_EXIT_CODE = 99
 EXIT_NO_RECORD = 74  # EX_IOERR: a child that could not write its record leaves with this
 OUTCOME_MAX = 32 * 1024 * 1024  # bytes of JSON; half of what one message to the daemon takes
+
+SAID_MAX = 200
+COLOURS = re.compile(r"\x1b\[[0-9;:]*[A-Za-z]")
 
 Outcome = dict[str, Any]
 
@@ -74,4 +78,12 @@ def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
             f"The command ended with exit code {exit_code}, and there is no space left on the disk of its log {log}: "
             "free some, then clear the task.",
         )
-    return failed("FLX-3014", "CommandFailed", f"The command ended with exit code {exit_code}.")
+    said = _shown(last_line(log) or "")
+    words = f"The command ended with exit code {exit_code}" + (f"; it said last: {said}" if said else ".")
+    return failed("FLX-3014", "CommandFailed", words)
+
+
+def _shown(line: str) -> str:
+    """A line of output for people to read: no colours, nothing that does not print, not too long."""
+    text = "".join(c if c.isprintable() else " " for c in COLOURS.sub("", line)).strip()
+    return text if len(text) <= SAID_MAX else f"{text[: SAID_MAX - 1]}…"

@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from fluxd.authoring.sensor import BaseSensor, PokeResult
 from fluxd.errors import Invalid
 
 CHUNK = 1024 * 1024
+SIZE_MAX = 2**63 - 1  # of a file, as the kernel counts it
 
 
 class Look:
@@ -26,7 +28,8 @@ class FileSensor(BaseSensor):
     """Waits until a file is there; its path (for a pattern: the sorted paths of all that fit) is the XCom.
 
     path (or filepath): may hold * ? [] and **; relative to the folder of the dag file. min_size: bytes. unchanged_for:
-    time since the last change, for files that are still being written. contains: a line begins with this text.
+    time since the last change, for files that are still being written. contains: a line begins with this text; only
+    regular files are read for it.
     """
 
     template_fields: ClassVar[Sequence[str]] = ("path", "contains")
@@ -47,7 +50,7 @@ class FileSensor(BaseSensor):
             raise Invalid("FLX-1012", f"FileSensor {self.task_id!r} needs the argument 'path'.")
         what = f"of FileSensor {self.task_id!r}"
         self.path = os.fspath(given) if isinstance(given, os.PathLike) else given
-        self.min_size = checks.whole(min_size, f"min_size {what}")
+        self.min_size = checks.whole(min_size, f"min_size {what}", most=SIZE_MAX)
         self.unchanged_for = checks.seconds(unchanged_for, f"unchanged_for {what}")
         self.contains = contains
 
@@ -64,25 +67,33 @@ class FileSensor(BaseSensor):
             "path": self._pattern(),
             "min_size": self.min_size,
             "unchanged_for": self.unchanged_for,
-            "contains": self.contains,
+            "contains": checks.optional(checks.text, self.contains, f"contains of FileSensor {self.task_id!r}"),
         }
 
     def _pattern(self) -> str:
-        return str((self.dag.folder if self.dag else Path.cwd()) / self.path)
+        path = checks.text(self.path, f"path of FileSensor {self.task_id!r}")  # a NUL would be waited for in vain
+        return str((self.dag.folder if self.dag else Path.cwd()) / path)
 
     def _look(self, look: Look) -> PokeResult:
         pattern = self._pattern()
         if Path(pattern).exists() or not glob.has_magic(pattern):
-            return PokeResult(self._fits(pattern), pattern)
-        found = sorted(path for path in matches(pattern, look) if self._fits(path))
+            return PokeResult(self._fits(pattern, look), pattern)
+        found = sorted(path for path in matches(pattern, look) if self._fits(path, look))
         return PokeResult(bool(found), found)
 
-    def _fits(self, path: str) -> bool:
+    def _fits(self, path: str, look: Look) -> bool:
         try:
             state = Path(path).stat()
             if state.st_size < self.min_size or time.time() - state.st_mtime < self.unchanged_for:
                 return False
-            return self.contains is None or has_line(path, self.contains)
+            if self.contains is None:
+                return True
+            if not stat.S_ISREG(state.st_mode):  # to open a FIFO is to wait for its writer; a device may have no end
+                raise Invalid(
+                    "FLX-3044",
+                    f"FileSensor: {path} is no regular file, so no line can be looked for: leave out contains.",
+                )
+            return has_line(path, self.contains, look)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -130,13 +141,13 @@ async def in_thread(look: Callable[[], PokeResult]) -> PokeResult:
     return await answer
 
 
-def has_line(path: str, beginning: str) -> bool:
-    """Whether a line of the file begins with this text."""
+def has_line(path: str, beginning: str, look: Look) -> bool:
+    """Whether a line of the file begins with this text. A file may be long: the reading ends when it is given up."""
     wanted = b"\n" + beginning.encode()
     # The line before the first is empty; what is kept of a chunk lets a match reach over its end.
     kept = b"\n"
     with Path(path).open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while not look.given_up and (chunk := file.read(CHUNK)):
             data = kept + chunk
             if wanted in data:
                 return True

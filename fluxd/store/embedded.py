@@ -49,6 +49,7 @@ class Embedded:
         self.home = Path(home).absolute()
         self._common = common
         self._programs = programs
+        self.started = False  # by this process: one that was found running may be another fluxd's
 
     @property
     def place(self) -> Path:
@@ -129,7 +130,9 @@ class Embedded:
             postmaster.forget_dead(self.data, socket_dir)
             self._write_settings(owner, server, socket_dir)
             pid, log_from = self._spawn(owner, server, guard)
-        return _url(self._ready(pid, log_from, patience), DATABASE)
+        ready = self._ready(pid, log_from, patience)
+        self.started = True
+        return _url(ready, DATABASE)
 
     @contextlib.contextmanager
     def _none_lives(self) -> Iterator[int]:

@@ -6,9 +6,11 @@ import asyncpg
 
 from fluxd.errors import Invalid, NotFound, Refused
 from fluxd.store.queries import QUERIES
-from fluxd.store.storable import INT4_MAX, text
+from fluxd.store.storable import text
 
 DEFAULT = "default_pool"
+# More than anything here could run at once.
+SLOTS_MAX = 1_000_000
 
 
 async def read(conn: asyncpg.Connection | asyncpg.Pool) -> list[dict[str, Any]]:
@@ -18,8 +20,8 @@ async def read(conn: asyncpg.Connection | asyncpg.Pool) -> list[dict[str, Any]]:
 
 async def put(conn: asyncpg.Connection | asyncpg.Pool, name: str, slots: int, description: str | None = None) -> None:
     """Make a pool or change it. Raises Invalid FLX-5051."""
-    if not 0 <= slots <= INT4_MAX:
-        raise Invalid("FLX-5051", f"Pool {name!r} cannot have {slots} slots: give a number from 0 to {INT4_MAX}.")
+    if not 0 <= slots <= SLOTS_MAX:
+        raise Invalid("FLX-5051", f"Pool {name!r} cannot have {slots} slots: give a number from 0 to {SLOTS_MAX}.")
     await conn.execute(QUERIES["put_pool"], name, slots, text(description))
 
 

@@ -5,6 +5,7 @@ that case when the other process belongs to the same user, which after a reboot 
 is made here: the process is a postmaster whose working directory is this data directory.
 """
 
+import asyncio
 import contextlib
 import os
 import select
@@ -57,6 +58,25 @@ def alive(data: Path) -> Postmaster | None:
     """The living server of this data directory, or None."""
     found = read(data)
     return found if found and is_postmaster(found.pid, data) else None
+
+
+async def gone(data: Path) -> None:
+    """Wait for the end of the server of this data directory; returns at once where none lives."""
+    found = alive(data)
+    if found is None:
+        return
+    try:
+        handle = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(handle, ended.set)
+        if is_postmaster(found.pid, data):  # still: else the descriptor may be that of a successor in its number
+            await ended.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 def forget_dead(data: Path, socket_dir: Path) -> None:

@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+# What is said of a file whose stored error does not say why.
+NO_REASON = "it cannot be loaded"
 
 
 @lru_cache(maxsize=256)
@@ -142,9 +144,10 @@ def size(count: int) -> str:
     return ""
 
 
-def broken(file: str, error: Mapping[str, Any]) -> str:
+def broken(file: str, error: Mapping[str, Any] | None) -> str:
     """Why a file cannot be loaded: file, line and reason, each once, though the reason may begin with the others."""
-    message = str(error.get("message") or "it cannot be loaded")
+    error = error or {}
+    message = str(error.get("message") or NO_REASON)
     if file in message:
         return message
     line = f", line {error['line']}" if error.get("line") else ""

@@ -43,6 +43,12 @@ def test_the_exit_code_of_a_command_is_its_outcome(rig: Rig, code: int, state: s
         assert "exit code 3" in ended["outcome"]["error"]["message"]
 
 
+def test_a_command_that_fails_is_quoted(rig: Rig) -> None:
+    said = "printf 'loading\\n\\033[31mpsql: no such\\ttable\\033[0m\\n\\n'; exit 2"
+    error = rig.run(1, spawn=["/bin/sh", "-c", said])["outcome"]["error"]
+    assert error["message"] == "FLX-3014: The command ended with exit code 2; it said last: psql: no such table"
+
+
 def test_a_command_that_does_not_exist_is_named(rig: Rig) -> None:
     ended = rig.run(1, spawn=["/no/such/program"])
     assert ended["pid"] is None

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fluxd.authoring import execution
 from fluxd.authoring.testing import make_given
 from fluxd.errors import Invalid, NotFound
 from fluxd.sensors import FileSensor, TimeSensor
-from fluxd.sensors.file import CHUNK, has_line
+from fluxd.sensors.file import CHUNK, Look, has_line
 
 
 def look(sensor: Any) -> Any:
@@ -69,16 +70,60 @@ def test_a_line_in_a_file(tmp_path: Path) -> None:
 def test_a_line_over_the_end_of_a_chunk(tmp_path: Path, before: int) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x" * before + b"\nwanted\n")
-    assert has_line(str(path), "wanted")
+    assert has_line(str(path), "wanted", Look())
     path.write_bytes(b"x" * before + b"wanted\n")
-    assert not has_line(str(path), "wanted")
+    assert not has_line(str(path), "wanted", Look())
     path.write_bytes(b"")
-    assert not has_line(str(path), "")
+    assert not has_line(str(path), "", Look())
 
 
-def test_a_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError):
-        look(FileSensor(path=tmp_path, contains="x"))
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (tmp_path, fifo, "/dev/zero", tmp_path / "fi*"):
+        with pytest.raises(Invalid, match=r"FLX-3044: FileSensor: .* is no regular file"):
+            look(FileSensor(path=path, contains="x"))
+    assert look(FileSensor(path=fifo)) == str(fifo), "without contains nothing is opened"
+
+
+def test_reading_ends_when_nobody_wants_to_know_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole, which takes minutes to read and no disk
+
+    async def look_for_a_moment() -> threading.Thread:
+        looking = asyncio.create_task(FileSensor(path=path, contains="x").poke())
+        await asyncio.sleep(0)
+        reader = next(thread for thread in threading.enumerate() if thread.name == "file-sensor")
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        return reader
+
+    reader = asyncio.run(look_for_a_moment())
+    reader.join(10)
+    assert not reader.is_alive()
+
+
+def test_a_large_size(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # a hole: no disk is used
+    assert look(FileSensor(path=path, min_size=2**31)) == str(path)
+    assert look(FileSensor(path=path, min_size=2**63 - 1)) is None
+    with pytest.raises(
+        Invalid, match="min_size of FileSensor 't' must be a whole number from 0 to 9223372036854775807"
+    ):
+        FileSensor(task_id="t", path=path, min_size=2**63)
+
+
+@pytest.mark.parametrize("argument", ["path", "contains"])
+def test_a_nul_fails_at_once(argument: str) -> None:
+    with DAG("d") as dag:
+        FileSensor(task_id="t", **({"path": "x"} | {argument: "{{ conf.get('none', '\\0') }}x"}))
+    outcome = execution.run(dag, "t", make_given(dag, "2026-07-04"))
+    assert outcome["state"] == "failed" and not outcome["error"]["retry"]
+    assert outcome["error"]["message"].startswith(f"FLX-1003: {argument} of FileSensor 't' holds a NUL")
 
 
 def hand_over(sensor_type: Any, when: str, **arguments: Any) -> Any:

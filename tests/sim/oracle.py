@@ -134,9 +134,19 @@ def _check_limits(db: Database, starts: Iterable[StartAttempt], specs: dict[str,
 
 
 def check_ticks(
-    turn: Turn, spec: DagSpec, newest: DagSpec, owed: datetime, now: datetime, edited: bool, new: Iterable[Run]
+    turn: Turn,
+    spec: DagSpec,
+    newest: DagSpec,
+    owed: datetime,
+    now: datetime,
+    edited: bool,
+    new: Iterable[Run],
+    handled: datetime,
 ) -> None:
-    """A cursor that moves on leaves one run or one skip for each tick it passes (`new`: the new scheduled runs)."""
+    """A cursor that moves on leaves one run or one skip for each tick it passes.
+
+    `new`: the new scheduled runs; `handled`: the newest tick that has a run.
+    """
     dag_id = spec.dag_id
     cursor = next(cursor for cursor in turn.saves.cursors if cursor.dag_id == dag_id)
     if cursor.forgotten or cursor.next_due_at == owed:
@@ -152,6 +162,12 @@ def check_ticks(
         still_owed = (
             len({(spec.schedule, spec.timezone, spec.dst), (newest.schedule, newest.timezone, newest.dst)}) == 1
         )
+        after = make_timetable(newest)
+        if newest.catchup is True and after.ticks is not None and not still_owed:
+            first = after.due_after(handled) if handled >= owed else after.due_from(owed)
+            went_on = first is None or made or (cursor.next_due_at is not None and cursor.next_due_at <= first)
+            require(went_on, dag_id, "catches up and was edited; it owes", first, "and goes on at", cursor.next_due_at)
+            return
         require(
             still_owed or served >= expected, dag_id, "was edited and owed", expected, "ticks,", served, "were served"
         )

@@ -228,7 +228,8 @@ class World(Timeline):
         for dag_id, owed in cursors.items():
             if owed is not None and dag_id in specs:
                 old, newest = specs[dag_id], self.specs.get(dag_id, specs[dag_id])
-                oracle.check_ticks(turn, old, newest, owed, self._clock(), dag_id in self._fresh, new)
+                handled = max((due for whose, due in db.ticks if whose == dag_id), default=owed)
+                oracle.check_ticks(turn, old, newest, owed, self._clock(), dag_id in self._fresh, new, handled)
         unpaused = {cursor.dag_id for cursor in saves.cursors if not cursor.paused}
         for run in new:
             require(run.dag_id not in paused - unpaused, "a paused dag made a run", run)

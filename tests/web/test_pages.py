@@ -91,6 +91,26 @@ async def test_the_list_is_searched(
     assert set(re.findall(r'<tr data-id="(\w+)"', page)) == found
 
 
+@pytest.mark.parametrize("missing", ["code", "message", "line", "traceback", "at", "all", "all but code and message"])
+async def test_a_file_error_may_lack_any_of_its_parts(
+    served: Served, http: aiohttp.ClientSession, token: str, missing: str
+) -> None:
+    whole = {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "Trace …", "at": "2026-01-01"}
+    parts: dict[str, set[str]] = {"all": set(), "all but code and message": {"code", "message"}}
+    kept = parts.get(missing, set(whole) - {missing})
+    file = await served.state.db.read.fetchval("SELECT file FROM dag WHERE dag_id = 'sales'")
+    async with served.state.db.read.acquire() as conn:
+        await store_error(conn, file, {name: value for name, value in whole.items() if name in kept})
+    reason = "It is broken." if "message" in kept else "it cannot be loaded"
+    for path in ("/dags", "/dags/sales", "/dags/sales/source"):
+        assert reason in words_of(await get(served, http, path)), path
+    assert ("Trace …" in await get(served, http, "/dags")) == ("traceback" in kept)
+    for path in ("/dag-errors", "/dags", "/dags/sales"):
+        async with http.get(f"{served.url}/api/v1{path}") as response:
+            assert response.status == 200, await response.text()
+            assert reason in await response.text()
+
+
 async def test_the_first_screen_of_a_dag_answers(served: Served, http: aiohttp.ClientSession, token: str) -> None:
     text = words_of(await get(served, http, "/dags/sales"))
     for part in ("Last run", "Last failure", "Now", "Next run"):
@@ -264,6 +284,7 @@ async def test_what_is_refused_is_said_on_the_page(served: Served, http: aiohttp
         ("/dags/sales/pause", {}, "FLX-4098"),
         ("/dags/sales/trigger", {"conf": "{"}, "FLX-4092"),
         ("/dags/sales/trigger", {"conf": "[1]"}, "FLX-4092"),
+        ("/dags/sales/trigger", {"conf": '{"a": 12345678901234567890123}'}, "FLX-4092"),
         ("/dags/sales/trigger", {"logical_date": "<b>soon"}, "FLX-4091: The logical date '<b>soon' is not a date"),
         (f"/dags/sales/runs/{run}/clear", {}, "FLX-4094"),
         (f"/dags/sales/runs/{run}/clear", {"task": "load"}, "FLX-4093"),

@@ -20,6 +20,7 @@ from fluxd.errors import FluxError, Invalid
 from fluxd.nesting import DEPTH_MAX, too_deep
 from fluxd.web.state import WebState
 from fluxd.web.who import WHO
+from fluxd.wholes import exactly, too_big
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -34,7 +35,8 @@ class WrongMediaType(FluxError):
 class Field:
     """One field of a query or a body. `kind`: text | integer | number | boolean | time | object | texts | names.
 
-    `names` are texts of a body: at least one, for a list that came out empty must not mean all.
+    `texts` are of a query (a,b,c), `names` of a body: at least one, for a list that came out empty means neither all
+    nor nothing.
     A time is a datetime in UTC, or a naive one when it was given without a zone: the handler knows whose zone is meant.
     """
 
@@ -136,9 +138,7 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):  # in a query: a,b,c
         value = [part for part in value.split(",") if part]
-    if not isinstance(value, list):
-        raise ValueError
-    return [_text(part) for part in value]
+    return _names(value)
 
 
 def _names(value: Any) -> list[str]:
@@ -160,7 +160,7 @@ READ: dict[str, tuple[Callable[[Any], Any], str]] = {
     "boolean": (_boolean, "true or false"),
     "time": (_text, "a time"),
     "object": (_object, "a JSON object (without the character U+0000, which Postgres cannot keep)"),
-    "texts": (_texts, "a list of texts"),
+    "texts": (_texts, "a list of texts with at least one in it; leave it out to mean all"),
     "names": (_names, "a list of texts with at least one in it; leave the field out to mean all"),
 }
 
@@ -182,6 +182,8 @@ def _value(field: Field, value: Any) -> Any:
         raise Invalid("FLX-4102", f"{field.name} = {str(value)[:80]!r} is not {wanted}.") from None
     if field.kind == "time":
         return parse_time(result, field.name)
+    if field.kind == "object" and (wrong := too_big(result)):
+        raise Invalid("FLX-4102", f"{field.name} cannot be kept: {wrong}.")
     for part in result if isinstance(result, list) else [result]:
         if field.choices and part not in field.choices:
             raise Invalid("FLX-4102", f"{field.name} = {part[:80]!r} is not known{nearest(part, field.choices)}")
@@ -235,7 +237,7 @@ async def read_body(request: web.Request, fields: Sequence[Field]) -> tuple[byte
     for name, value in given.items():
         if too_deep(value):
             raise Invalid("FLX-4104", f"{name[:80]!r} in the body is nested too deep: {DEPTH_MAX} levels are allowed.")
-    return raw, check(fields, given, "The field")
+    return raw, check(fields, exactly(raw, given), "The field")
 
 
 def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:

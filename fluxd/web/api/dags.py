@@ -1,12 +1,14 @@
 """Dags: what there is, what comes next, what is wrong with their files; trigger, pause, forget."""
 
+import asyncio
+import os
 from typing import Any
 
 from aiohttp import web
 
 from fluxd.core.events import ForgetDag, PauseDag, TriggerRun
 from fluxd.core.spec import dag_from_json
-from fluxd.errors import NotFound
+from fluxd.errors import NotFound, Refused
 from fluxd.store import api_views
 from fluxd.web.api import shapes
 from fluxd.web.api.answers import answer
@@ -92,7 +94,17 @@ async def _set_paused(ask: Ask, paused: bool) -> web.Response:
 
 
 async def forget(ask: Ask) -> web.Response:
+    """Refused while the file is there: the dag would be gone only until the file is read again, and then be back."""
     dag_id = ask.path["dag_id"]
+    row = await find_dag(ask)
+    file = ask.state.settings.dags / row["file"]
+    # The disk is asked too: a file that was removed a moment ago may not be known as gone yet.
+    if not row["removed"] and await asyncio.to_thread(os.path.isfile, file):
+        raise Refused(
+            "FLX-4212",
+            f"The dag {dag_id!r} cannot be deleted while its file {row['file']} is there, for it would come back when "
+            "the file is read again: remove the file first.",
+        )
     return answer(await post(ask, lambda request: ForgetDag(request, dag_id, ask.by)))
 
 

@@ -11,7 +11,7 @@ from fluxd.web.api import shapes
 from fluxd.web.api.answers import answer
 from fluxd.web.api.asking import Ask
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 async def list_pools(ask: Ask) -> web.Response:
@@ -24,7 +24,8 @@ async def set_pool(ask: Ask) -> web.Response:
     if not NAME.fullmatch(name):
         raise Invalid(
             "FLX-4102",
-            f"The pool name {name[:80]!r} cannot be used: it is 1 to 200 of the characters A-Z a-z 0-9 _ . -.",
+            f"The pool name {name[:80]!r} cannot be used: it is 1 to 200 of the characters A-Z a-z 0-9 _ . - and "
+            "begins with neither . nor -.",
         )
     await pools.put(ask.db, name, slots, ask.body["description"])
     ask.state.commands["tell"](PoolSet(name, slots))

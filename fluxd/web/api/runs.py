@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from fluxd.core.events import CancelRun, ClearTasks, MarkTasks
+from fluxd.core.explain import why_not_running
 from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, State
 from fluxd.errors import NotFound, Refused, Unavailable
 from fluxd.store import api_views
@@ -65,15 +66,13 @@ async def shown_run(ask: Ask) -> dict[str, Any]:
     rows = await api_views.run_with_tasks(ask.db, ask.path["dag_id"], ask.path["run_id"])
     if not rows:
         raise await no_run(ask)
-    return shapes.run_with_tasks(rows, _reasons(ask, rows[0]["number"]))
+    return shapes.run_with_tasks(rows, reasons(ask, rows[0]["number"]))
 
 
-def _reasons(ask: Ask, number: int) -> dict[tuple[str, int], str]:
+def reasons(ask: Ask, number: int) -> dict[tuple[str, int], str]:
     """Why the tasks of a live run do not run, from the scheduler's memory."""
     explain = ask.state.commands.get("explain")
-    if explain is None:
-        return {}
-    return {(one.task_id, one.map_index): one.words for one in explain(number)}
+    return why_not_running(explain(number)) if explain else {}
 
 
 async def show(ask: Ask) -> web.Response:

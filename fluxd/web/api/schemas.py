@@ -198,19 +198,15 @@ KEY = record({"task_id": TEXT, "map_index": INTEGER})
 XCOM = record({"map_index": INTEGER, "key": TEXT, "value": ANY})
 POOL_SET = record({"name": TEXT, "slots": INTEGER})
 LOGIN_LINK = record({"url": TEXT, "expires_at": TIME})
-STATUS = record(
-    {
-        "started_at": TIME,
-        "uptime_s": NUMBER,
-        "home": TEXT,
-        "dags": INTEGER,
-        "paused_dags": INTEGER,
-        "dag_errors": INTEGER,
-        "running_runs": INTEGER,
-        "queued_runs": INTEGER,
-        "running_tasks": INTEGER,
-        "queued_tasks": INTEGER,
-        "waiting_tasks": INTEGER,
-        "clock_difference_s": NUMBER,
-    }
-)
+COUNTS = {
+    "dags": maybe(INTEGER),
+    "paused_dags": maybe(INTEGER),
+    "dag_errors": maybe(INTEGER),
+    "running_runs": maybe(INTEGER),
+    "queued_runs": maybe(INTEGER),
+    "running_tasks": maybe(INTEGER),
+    "queued_tasks": maybe(INTEGER),
+    "waiting_tasks": maybe(INTEGER),
+    "clock_difference_s": maybe(NUMBER),
+}
+STATUS = record({"started_at": TIME, "uptime_s": NUMBER, "home": TEXT, "database_answers": BOOLEAN, **COUNTS})

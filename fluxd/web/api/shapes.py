@@ -11,6 +11,7 @@ from fluxd.core.spec import dag_from_json
 from fluxd.core.timetable import words
 from fluxd.errors import Invalid
 from fluxd.web.api.coming import schedule_words
+from fluxd.web.words import NO_REASON
 
 Row = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ def run(row: Row) -> dict[str, Any]:
 
 
 def run_with_tasks(rows: Sequence[Row], reasons: Mapping[tuple[str, int], str]) -> dict[str, Any]:
-    """A run with its task instances. `reasons` explains those that wait, where the row itself says nothing."""
+    """A run with its task instances. `reasons` explains those that wait."""
     first = rows[0]
     shown = run(first)
     shown["words"] = words(
@@ -79,7 +80,7 @@ def _instance(row: Row, reasons: Mapping[tuple[str, int], str]) -> dict[str, Any
         "ended_at": row["task_ended_at"],
         "retry_at": row["retry_at"],
         "wait_until": row["wait_until"],
-        "reason": row["task_reason"] or reasons.get(key),
+        "reason": reasons.get(key) or row["task_reason"],
         "operator": row["operator"],
         "upstream": row["upstream"] or [],
     }
@@ -187,15 +188,19 @@ def dag(row: Row) -> dict[str, Any]:
 
 
 def dag_error_of(error: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The error of a file's newest load, short: the traceback is in the list of errors."""
+    """The error of a file's newest load, short: the traceback is in the list of errors.
+
+    What is stored may lack any of it: only an error inside the file has a line, for example.
+    """
     if error is None:
         return None
-    return {"code": error.get("code"), "reason": error.get("message"), "line": error.get("line"), "at": error.get("at")}
+    reason = error.get("message") or NO_REASON
+    return {"code": error.get("code"), "reason": reason, "line": error.get("line"), "at": error.get("at")}
 
 
 def dag_error(row: Row) -> dict[str, Any]:
     """A file whose newest load failed."""
-    error = row["error"]
+    error = row["error"] or {}
     return {
         "file": row["file"],
         **(dag_error_of(error) or {}),

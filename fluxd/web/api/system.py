@@ -1,27 +1,38 @@
 """The daemon itself: how it is, what can be asked of it, who may come in."""
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
 
 from fluxd.store import accounts, api_views
+from fluxd.store.database import GONE
 from fluxd.web.api.answers import answer
 from fluxd.web.api.asking import Ask
+from fluxd.web.api.schemas import COUNTS
+
+PATIENCE_S = 5.0
 
 
 async def status(ask: Ask) -> web.Response:
-    """The daemon's facts, with counts from the database."""
-    counts: dict[str, Any] = dict(await api_views.counts(ask.db))
-    now = datetime.now(UTC)
-    counts["clock_difference_s"] = round((now - counts.pop("database_time")).total_seconds(), 3)
-    uptime = (now - ask.state.started_at).total_seconds()
+    """The daemon's facts, with counts from the database; these are null while it does not answer."""
+    counts: dict[str, Any] = dict.fromkeys(COUNTS)
+    answers = False
+    with contextlib.suppress(TimeoutError, *GONE):
+        async with asyncio.timeout(PATIENCE_S):
+            counts = dict(await api_views.counts(ask.db))
+        counts["clock_difference_s"] = round((datetime.now(UTC) - counts.pop("database_time")).total_seconds(), 3)
+        answers = True
+    uptime = (datetime.now(UTC) - ask.state.started_at).total_seconds()
     return answer(
         {
             **ask.state.status(),
             "started_at": ask.state.started_at,
             "uptime_s": round(uptime, 3),
             "home": str(ask.state.settings.home),
+            "database_answers": answers,
             **counts,
         }
     )

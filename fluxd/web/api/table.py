@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from fluxd.core.model import RunState
+from fluxd.store.pools import SLOTS_MAX
 from fluxd.web.api import dags, logs, pools, runs, system, tasks
 from fluxd.web.api import schemas as s
 from fluxd.web.api.asking import Ask, Field
@@ -70,7 +71,13 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route("GET", DAG, dags.show, "One dag with its tasks", s.named("Dag")),
-    Route("DELETE", DAG, dags.forget, "Delete a dag with its history; refused while it has live runs", s.FORGOTTEN),
+    Route(
+        "DELETE",
+        DAG,
+        dags.forget,
+        "Delete a dag with its history; refused while its file is there, or runs live",
+        s.FORGOTTEN,
+    ),
     Route(
         "POST",
         DAG + "/trigger",
@@ -207,7 +214,7 @@ ROUTES: tuple[Route, ...] = (
         "Make a pool, or change its slots",
         s.POOL_SET,
         body=(
-            Field("slots", "integer", "How many", required=True, least=0, most=1_000_000),
+            Field("slots", "integer", "How many", required=True, least=0, most=SLOTS_MAX),
             Field("description", "text", "What it is for"),
         ),
     ),

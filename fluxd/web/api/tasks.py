@@ -7,7 +7,7 @@ from fluxd.store import api_views
 from fluxd.web.api import shapes
 from fluxd.web.api.answers import answer
 from fluxd.web.api.asking import Ask
-from fluxd.web.api.runs import no_run, no_task, shown_run
+from fluxd.web.api.runs import no_run, no_task, reasons, shown_run
 
 
 async def missing(ask: Ask, map_index: int) -> NotFound:
@@ -38,7 +38,8 @@ async def show(ask: Ask) -> web.Response:
     rows = await api_views.task(ask.db, ask.path["dag_id"], ask.path["run_id"], ask.path["task_id"], map_index)
     if not rows:
         raise await missing(ask, map_index)
-    return answer(shapes.task(rows))
+    why = reasons(ask, rows[0]["number"]).get((ask.path["task_id"], map_index))
+    return answer(shapes.task(rows) | ({"reason": why} if why else {}))
 
 
 async def xcoms(ask: Ask) -> web.Response:

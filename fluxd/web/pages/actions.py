@@ -22,6 +22,7 @@ from fluxd.web.pages import dag
 from fluxd.web.pages.dag import Refusal
 from fluxd.web.state import STATE
 from fluxd.web.who import WHO
+from fluxd.wholes import exactly, too_big
 
 Form = dict[str, str]
 # (what is said on the next page, where that page is, if not where the form says)
@@ -89,7 +90,10 @@ def _conf(text: str) -> dict[str, Any]:
         raise Invalid("FLX-4092", 'The parameters must be a JSON object, like {"region": "eu"}.')
     if too_deep(conf):
         raise Invalid("FLX-4092", f"The parameters are nested deeper than {DEPTH_MAX}: make them flatter.")
-    return conf
+    conf = exactly(text, conf)
+    if wrong := too_big(conf):
+        raise Invalid("FLX-4092", f"The parameters cannot be kept: {wrong}.")
+    return dict(conf)
 
 
 def _keys(request_form: Any, number: int) -> tuple[InstanceKey, ...]:

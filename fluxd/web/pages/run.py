@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from fluxd.core.model import RUN_FINISHED, RunState, State
+from fluxd.core.explain import why_not_running
+from fluxd.core.model import RUN_FINISHED, RunState
 from fluxd.core.spec import dag_from_json
 from fluxd.core.timetable import words as covers
 from fluxd.errors import FluxError, NotFound
@@ -46,7 +47,7 @@ async def page(request: web.Request) -> web.Response:
                 "spec": spec.by_id.get(row["task_id"]),
                 "href": task_href(dag_id, run_id, row["task_id"], row["map_index"]),
                 "span": span,
-                "why": row["reason"] or reasons.get((row["task_id"], row["map_index"])),
+                "why": reasons.get((row["task_id"], row["map_index"])) or row["reason"],
             }
             for row, span in zip(tasks, spans(tasks, run["started_at"], run["ended_at"], now), strict=True)
         ],
@@ -68,11 +69,8 @@ def covers_in_words(run: Mapping[str, Any], zone: str) -> str:
 def explained(state: WebState, number: int, zone: str, now: datetime) -> dict[tuple[str, int], str]:
     """Why the tasks of a live run that have not ended do not run, as the scheduler itself says."""
     explain: Callable[[int], Iterable[Any]] | None = state.commands.get("explain")
-    return {
-        (one.task_id, one.map_index): words.with_times(one.words, zone, now)
-        for one in (explain(number) if explain else ())
-        if one.state != State.RUNNING
-    }
+    reasons = why_not_running(explain(number)) if explain else {}
+    return {key: words.with_times(reason, zone, now) for key, reason in reasons.items()}
 
 
 def _counts(states: Iterable[str]) -> list[tuple[str, int]]:

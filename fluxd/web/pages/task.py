@@ -48,7 +48,7 @@ async def page(request: web.Request) -> web.Response:
         task_spec=spec.by_id.get(task_id),
         zone=spec.timezone,
         covers=covers_in_words(row, spec.timezone),
-        why=row["reason"] or explained(state, number, spec.timezone, datetime.now(UTC)).get((task_id, map_index)),
+        why=explained(state, number, spec.timezone, datetime.now(UTC)).get((task_id, map_index)) or row["reason"],
         tries=tries,
         chosen=chosen,
         live=chosen is not None and chosen["state"] in ATTEMPT_LIVE,

@@ -114,7 +114,10 @@ def test_schedule_interval_is_understood() -> None:
         ({"timezone": "Europe/Pariss"}, "FLX-1005: timezone of dag 'd' 'Europe/Pariss' is not a time zone"),
         ({"timezone": "../../etc/passwd"}, "FLX-1005"),
         ({"catchup": "sometimes"}, "FLX-1003: catchup of dag 'd' must be True, False"),
-        ({"max_active_runs": 0}, "FLX-1003: max_active_runs of dag 'd' must be a whole number of at least 1, not 0."),
+        (
+            {"max_active_runs": 0},
+            "FLX-1003: max_active_runs of dag 'd' must be a whole number from 1 to 2147483647, not 0.",
+        ),
         ({"max_active_tasks": "4"}, "FLX-1003"),
         ({"dagrun_timeout": "soon"}, "FLX-1007: dagrun_timeout of dag 'd' must be more than zero"),
         ({"doc_md": "a\0b"}, "FLX-1003: doc_md of dag 'd' holds a NUL"),
@@ -122,6 +125,10 @@ def test_schedule_interval_is_understood() -> None:
         ({"max_active_runs": 2**31}, "FLX-1003"),
         ({"dagrun_timeout": 1e300}, "FLX-1007"),
         ({"start_date": dt.datetime.min, "timezone": "Asia/Tokyo"}, "it must lie in the years 1900 to 2199"),
+        (
+            {"start_date": "2026-01-02", "end_date": "2026-01-01", "timezone": "Europe/Paris"},
+            "FLX-1020: end_date of dag 'd' 2025-12-31T23:00:00Z is before its start_date 2026-01-01T23:00:00Z",
+        ),
         ({"tags": [1]}, "FLX-1003: tags of dag 'd' must be a list of texts"),
         ({"params": {"p": object()}}, "FLX-3004: param 'p' holds a builtins.object"),
         ({"params": {"p": Param("x", type="integer")}}, "FLX-1015: param 'p' must be of type integer, not 'x'."),
@@ -150,7 +157,8 @@ def test_ids_that_cannot_be_names_of_folders_are_refused(dag_id: object) -> None
     [
         ({"retrys": 3}, "FLX-1002: EmptyOperator 't' takes no argument 'retrys': did you mean 'retries'?"),
         ({"retry_dealy": 3}, "did you mean 'retry_delay'?"),
-        ({"retries": -1}, "FLX-1003: retries of task 't' must be a whole number of at least 0, not -1."),
+        ({"retries": -1}, "FLX-1003: retries of task 't' must be a whole number from 0 to 2147483647, not -1."),
+        ({"retries": 10**12}, "retries of task 't' must be a whole number from 0 to 2147483647, not 1000000000000."),
         ({"retries": True}, "FLX-1003"),
         ({"retries": "3"}, "not '3'."),
         ({"retry_delay": "5 minutes"}, "FLX-1007: retry_delay of task 't'"),
@@ -176,12 +184,25 @@ def test_missing_arguments_are_named() -> None:
             EmptyOperator()
 
 
-def test_a_default_that_no_task_takes_is_a_warning() -> None:
-    with DAG("d", default_args={"retry_dealy": 5, "bash_command": "true", "retries": 1}) as dag:
-        BashOperator(task_id="t")  # type: ignore[call-arg]
+def test_a_default_that_no_operator_takes_is_refused() -> None:
+    words = "FLX-1002: default_args of dag 'd' takes no argument 'retris': did you mean 'retries'"
+    with pytest.raises(Invalid, match=words), DAG("d", default_args={"retris": 3}):
+        empty("t")
+    with pytest.raises(Invalid, match="FLX-1002: default_args of group 'g' takes no argument 'retris'"), DAG("d"):
+        TaskGroup("g", default_args={"retris": 3})
+
+
+def test_a_default_that_no_task_of_this_dag_takes_is_a_warning() -> None:
+    defaults = {"skip_on_exit_code": 5, "env": {"A": "1"}, "retries": 1}
+    with DAG("d", default_args=defaults) as dag:
+        empty("t")
     assert dag.to_spec()["warnings"] == [
-        "default_args names 'retry_dealy', which no task of this dag takes: did you mean 'retry_delay'?"
+        f"default_args names {name!r}, which no task of this dag takes: it has no effect."
+        for name in ("skip_on_exit_code", "env")
     ]
+    with DAG("d", default_args={"bash_command": "true"}) as dag:
+        BashOperator(task_id="t")  # type: ignore[call-arg]
+    assert dag.to_spec()["warnings"] == []
     assert dag.to_spec()["tasks"][0]["fields"]["bash_command"] == "true"
 
 

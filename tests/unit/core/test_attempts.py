@@ -227,6 +227,22 @@ def test_dagrun_timeout_cancels_what_has_not_ended_and_fails_the_run() -> None:
 WAIT = {"state": "waiting", "wait": {"sensor": "FileSensor", "timeout": 100.0}}
 
 
+@pytest.mark.parametrize(
+    ("sensor", "args", "words"),
+    [
+        ("FileSensor", {"path": "/in/a b.csv", "min_size": 1}, "it waits for FileSensor /in/a b.csv, until "),
+        ("TimeSensor", {"at": "2026-01-01T00:00:00Z"}, "it waits for TimeSensor 2026-01-01T00:00:00Z, until "),
+        ("FileSensor", None, "it waits for FileSensor, until "),
+    ],
+)
+def test_the_reason_of_a_waiting_task_names_what_it_waits_for(sensor: str, args: object, words: str) -> None:
+    flux = Dialogue(dag(task("a", kind="sensor")))
+    flux.trigger()
+    flux.ended(1, {"state": "waiting", "wait": {"sensor": sensor, "args": args, "timeout": 100.0}})
+    (why,) = flux.scheduler.explain(1)
+    assert why.words.startswith(words) and why.words.endswith("Z at most")
+
+
 def test_a_waiting_task_holds_no_process_and_no_slot() -> None:
     flux = Dialogue(dag(task("a", kind="sensor"), task("b")), parallelism=1)
     flux.trigger()

@@ -1,5 +1,6 @@
 """Runs that the timetable makes: due, lagging, missed, paused, edited, depending on their past."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -36,6 +37,14 @@ def test_a_run_is_due_at_the_end_of_what_it_covers() -> None:
     assert (run.logical_date, run.data_interval_start, run.data_interval_end) == (at(12), at(12), at(13))
     assert flux.cursors["d"].next_due_at == at(14)
     assert flux.starts() == ["a"]
+
+
+def test_another_schedule_of_a_dag_that_catches_up_loses_nothing() -> None:
+    flux = Dialogue(hourly(start_date=at(0), catchup=True, max_active_runs=1))
+    flux.ended(1)  # the tick of 1 o'clock; the next is running
+    flux.say(DagLoaded(replace(hourly(start_date=at(0), catchup=True), schedule=Schedule("cron", "30 * * * *")), 2))
+    assert (flux.skips, flux.cursors["d"].next_due_at) == ([], NOON + timedelta(minutes=30))
+    assert dues(flux)[:4] == [at(1), at(2), at(2) + timedelta(minutes=30), at(3) + timedelta(minutes=30)]
 
 
 @pytest.mark.parametrize(

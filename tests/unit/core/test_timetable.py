@@ -216,7 +216,14 @@ def test_dates_of_a_dag_bound_the_starts() -> None:
         ("0 0 0 0 * * *", "it has 7 fields"),
         ("1-0 * * * *", "its minute range 1-0 runs backwards"),
         ("0 22-2 * * *", "its hour range 22-2 runs backwards"),
-        ("61 * * * *", "it cannot be read"),
+        ("60 * * * *", "its minute 60 is not one of 0 to 59"),
+        ("0 6,24 * * *", "its hour 24 is not one of 0 to 23"),
+        ("0 0 1-32/2 * *", "its day 32 is not one of 1 to 31"),
+        ("0 0 1 0 *", "its month 0 is not one of 1 to 12"),
+        ("0 0 * * 8", "its weekday 8 is not one of 0 to 7"),
+        ("*/70 * * * *", "its minute step /70 is longer than all of 0 to 59"),
+        ("0 5/25 * * *", "its hour step /25 is longer than all of 0 to 23"),
+        ("0 0 * * mon-fri/8", "its weekday step /8 is longer than all of 0 to 6"),
         ("0 0 * * 1#6", "it cannot be read"),
         ("0 0 15W * *", "its day '15W' has a character that does not belong there"),
         ("H * * * *", "its minute 'H' has a character that does not belong there"),
@@ -231,6 +238,16 @@ def test_bad_expressions_are_refused_in_words(expression: str, words: str) -> No
     with pytest.raises(Invalid, match=r"FLX-104[01]") as refused:
         validate_schedule(Schedule("cron", expression))
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "same"),
+    [("*/60 * * * *", "0 * * * *"), ("0 */24 * * *", "0 0 * * *"), ("0 0 1 */12 *", "0 0 1 1 *")],
+)
+def test_a_step_as_long_as_its_field_is_once(expression: str, same: str) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    found, wanted = (CronTicks(read_cron(text), ZoneInfo("UTC"), "shift").after(at) for text in (expression, same))
+    assert found == wanted
 
 
 def test_other_bad_schedules() -> None:

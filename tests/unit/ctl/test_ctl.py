@@ -74,6 +74,15 @@ async def test_every_verb_that_shows_has_both_forms(world: World, ctl: Ctl) -> N
         assert isinstance(await machine(ctl, *verb), dict)
 
 
+async def test_a_file_error_without_line_and_code(world: World, ctl: Ctl) -> None:
+    await world.keeper.broken("twin.py", {"code": "FLX-5040", "message": "It is taken."})
+    await world.keeper.broken("worse.py", {})
+    code, out, err = await ctl("dags", "errors")
+    assert (code, err) == (0, "")
+    assert "FLX-5040: It is taken." in out and "it cannot be loaded" in out
+    assert "None" not in out
+
+
 async def test_json_is_that_of_the_api_byte_for_byte(world: World, ctl: Ctl) -> None:
     await run_of(world, "one")
     async with world.http.get("http://flux/api/v1/dags/sales/runs/one") as response:
@@ -152,7 +161,14 @@ async def test_cancel_clear_mark_delete(world: World, ctl: Ctl) -> None:
     await finish(world, "one")
     assert await machine(ctl, "runs", "clear", "sales", "one", "--failed") == {"cleared": [], "note": None}
     assert (await ctl("runs", "mark", "sales", "one", "success"))[0] == 4
+    file = world.settings.dags / "sales.py"
+    file.write_text("# sales")
+    code, out, err = await ctl("dags", "delete", "sales", "--yes")
+    assert (code, out, "its file sales.py is there" in err, "FLX-4212" in err) == (4, "", True, True)
+    assert (await machine(ctl, "dags", "show", "sales"))["dag_id"] == "sales"
+    file.unlink()
     assert await ctl("dags", "delete", "sales", "--yes") == (0, "sales is deleted.\n", "")
+    assert (await ctl("dags", "delete", "sales", "--yes"))[0] == 3
 
 
 async def test_logs_come_as_they_are(world: World, ctl: Ctl) -> None:
@@ -227,6 +243,23 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         (["dags", "trigger", "sales", "--run-id", "../x"], 2, "cannot be used"),
         (["dags", "trigger", "sales", "--conf", "{x"], 2, "--conf is not JSON"),
         (["dags", "trigger", "sales", "--conf", "[1]"], 2, "JSON object"),
+        (
+            ["dags", "trigger", "sales", "--conf", '{"a": 12345678901234567890123}'],
+            2,
+            "--conf cannot be kept: the whole ",
+        ),
+        (["dags", "trigger", "sales", "--conf", '{"a": [9223372036854775808]}'], 2, "give it as text"),
+        (["dags", "trigger", "sales", "--conf", '{"a": ' + "9" * 5000 + "}"], 2, "give it as text"),
+        (["dags", "trigger", "sales", "--conf", '{"a": NaN}'], 2, "--conf has NaN in it"),
+        (["dags", "trigger", "sales", "--conf", '{"a": [-Infinity]}'], 2, "--conf has -Infinity in it"),
+        (["dags", "trigger", "sales", "--conf", '{"a": 1e999}'], 2, "--conf has 1e999 in it"),
+        (["dags", "trigger", "sales", "--conf", '{"b": {"a": 1, "a": 2}}'], 2, "--conf has the key 'a' twice"),
+        (["dags", "trigger", "sales", "--conf", '{"a": "\\ud800"}'], 2, "--conf has half of a character"),
+        (["pools", "set", "huge", "99999999999999999999999"], 2, "the most is 1000000"),
+        (["pools", "set", ".", "3"], 2, "begins with a letter"),
+        (["pools", "set", "..", "3"], 2, "begins with a letter"),
+        (["pools", "set", ".hidden", "3"], 2, "neither . nor -"),
+        (["dags", "show", ".."], 2, "begins with a letter"),
         (["dags", "trigger", "sales", "--logical-date", "soon"], 2, "not a time"),
         (["dags", "trigger", "sales", "--conf", '{"a":' + "[" * 3000 + "]" * 3000 + "}"], 2, "nested too deep"),
         (["dags", "trigger", "sales", "--conf", '{"a":' + "[" * 64 + "]" * 64 + "}"], 2, "nested too deep"),
@@ -234,7 +267,20 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         (["dags", "next", "sales", "--from", "9999-12-31T23:59:59Z"], 2, "1900 to 2199"),
         (["runs", "list", "sales", "--since", "0001-01-01"], 2, "1900 to 2199"),
         (["dags", "trigger", ""], 2, "DAG_ID is empty"),
-        (["dags", "trigger", "sales", "--run-id", ""], 2, "cannot be used"),
+        (["dags", "trigger", "sales", "--run-id", ""], 2, "--run-id is empty"),
+        (["dags", "trigger", "sales", "--conf", ""], 2, "--conf is empty"),
+        (["runs", "list", "--limit", "0"], 2, "x>=1"),
+        (["runs", "list", "--limit", "-5"], 2, "x>=1"),
+        (["runs", "list", "--state", ""], 2, "--state is empty"),
+        (["runs", "list", "--state", ","], 2, "at least one"),
+        (["dags", "list", "--paused", "--active"], 2, "do not go together"),
+        (["--socket", "", "status"], 2, "--socket is empty"),
+        (["--home", "", "status"], 2, "--home is empty"),
+        (["status", "--socket", ""], 2, "--socket is empty"),
+        (["status", "--home", ""], 2, "--home is empty"),
+        (["dags", "show", "\udcff\udcfe"], 2, "'\\xff\\xfe' is not UTF-8"),
+        (["dags", "trigger", "sales", "--run-id", "caf\udce9"], 2, "'caf\\xe9' is not UTF-8"),
+        (["runs", "list", "--state", "\udcff"], 2, "not UTF-8"),
         (["runs", "list", ""], 2, "DAG_ID is empty"),
         (["tasks", "clear", "sales", "one", "load", ""], 2, "is empty"),
         (["runs", "wait", "sales", "one", "--timeout", "-1"], 2, "0 or more"),
@@ -250,6 +296,18 @@ async def test_what_is_wrong_has_its_exit_code(world: World, ctl: Ctl) -> None:
         got, out, err = await ctl(*arguments)
         assert (got, out) == (code, ""), (arguments, err)
         assert words in err, (arguments, err)
+
+
+async def test_whole_numbers_of_64_bits_arrive_as_they_are(world: World, ctl: Ctl) -> None:
+    conf = {"least": -(2**63), "most": 2**63 - 1, "far": 1e300}
+    run = await machine(ctl, "dags", "trigger", "sales", "--run-id", "a", "--conf", json.dumps(conf))
+    assert run["conf"] == conf
+
+
+async def test_the_dags_are_listed_by_whether_they_are_paused(world: World, ctl: Ctl) -> None:
+    await world.load({**SALES, "dag_id": "awake", "is_paused_upon_creation": False}, file="awake.py")
+    for flags, found in ([], ["awake", "sales"]), (["--paused"], ["sales"]), (["--active"], ["awake"]):
+        assert [dag["dag_id"] for dag in (await machine(ctl, "dags", "list", *flags))["dags"]] == found
 
 
 async def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -96,6 +97,30 @@ def test_what_answers_is_no_daemon(tmp_path: Path, said: bytes, code: str, exit_
         thread.join()
     assert (got.returncode, got.stdout) == (exit_code, "")
     assert code in got.stderr
+
+
+def test_a_daemon_that_is_silent_is_said_to_be_waited_for(tmp_path: Path) -> None:
+    code = "from fluxd.ctl import client; client.QUIET_S = 0.01; from fluxd.ctl.main import main; main()"
+    command = [sys.executable, "-c", code, "--home", str(tmp_path), "dags", "pause", "a", "b", "--json"]
+    found, paused = b'{"dag_id": "a"}', b'{"dag_id": "a", "paused": true}'
+    asked = []
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "fluxd.sock"))
+        door.listen()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            for number, body in enumerate([found, found, paused, paused]):
+                peer, _ = door.accept()
+                with peer:
+                    asked.append(peer.recv(65536))
+                    if number == 0:
+                        assert process.stderr.readline() == "fluxd does not answer yet; waiting …\n".encode()
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            assert process.stderr.read() == b""  # it is said once
+    assert process.returncode == 0
+    keys = [re.findall(rb"(?i)\r\nidempotency-key: (\w{32})\r\n", request) for request in asked]
+    assert [len(found) for found in keys] == [0, 0, 1, 1]
+    assert keys[2] != keys[3]
 
 
 @pytest.mark.parametrize(("path", "words"), [("/dev/null", "is not a socket"), ("x" * 200, "cannot be used")])
@@ -202,6 +227,27 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     )
     got = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert (got.returncode, got.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["cron", "explain", "@daily"], ["cron", "explain", "* * * * *", "--count", "1000"], ["--help"]]
+)
+def test_a_full_disk_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from fluxd.ctl.main import main; main()", *arguments]
+    with Path("/dev/full").open("w") as full:
+        got = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (got.returncode, got.stderr) == (1, "fluxctl: The output cannot be written: No space left on device.\n")
+
+
+def test_an_argument_that_is_no_text(tmp_path: Path) -> None:
+    got = subprocess.run(
+        [sys.executable, "-c", "from fluxd.ctl.main import main; main()", "dags", "show", b"\xff\xfe"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (got.returncode, got.stdout, got.stderr.count("\n")) == (2, "", 1)
+    assert "'\\xff\\xfe' is not UTF-8" in got.stderr
 
 
 def test_a_terminal_gets_colours_and_no_control_characters(tmp_path: Path) -> None:
