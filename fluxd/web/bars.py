@@ -67,9 +67,9 @@ def run_bars(
                 state=state,
                 href=run_href(dag_id, run["run_id"]),
                 title=run_title(run, zone, now),
-                column=f"M{index * pitch - 1} 0h{pitch}v{height}h-{pitch}z",
-                seen=_seen(state, index * pitch, pitch - 2, tall, height),
-                cross=_cross(index * pitch, pitch - 2, height - tall) if state == "failed" else "",
+                column=f"M{index * pitch} 0h{pitch}v{height}h-{pitch}z",
+                seen=_seen(state, index * pitch + 1, pitch - 2, tall, height),
+                cross=_cross(index * pitch + 1, pitch - 2, tall, height) if state == "failed" else "",
             )
         )
     return BarRow(tuple(bars), slots * pitch, height, longest)
@@ -84,9 +84,9 @@ def _seen(state: str, x: float, width: float, tall: float, height: float) -> str
     return f"M{x:.1f} {height - tall:.1f}h{width:.1f}v{tall:.1f}h-{width:.1f}z"
 
 
-def _cross(x: float, width: float, top: float) -> str:
+def _cross(x: float, width: float, tall: float, height: float) -> str:
     arm = min(width, 9) / 2 - 1.7
-    left, right, upper = x + width / 2 - arm, x + width / 2 + arm, top + width / 2 + 0.4 - arm
+    left, right, upper = x + width / 2 - arm, x + width / 2 + arm, height - tall + min(width, tall) / 2 + 0.4 - arm
     return f"M{left:.1f} {upper:.1f}l{2 * arm:.1f} {2 * arm:.1f}M{right:.1f} {upper:.1f}l-{2 * arm:.1f} {2 * arm:.1f}"
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from fast_sugiyama import from_edges
 
+from fluxd.web.folding import Chains, Places, fold
+
 NODE_HEIGHT = 26
 CHAR_WIDTH = 6.7  # of the label's font, a little generous
-NODE_PADDING = 34  # the state's sign and the room around the label
+NODE_PADDING = 40  # the state's sign and the room around the label
 NARROWEST, WIDEST = 64, 236
 GAP_ACROSS = 10  # between neighbours of one layer
 GAP_ALONG = 38  # between layers: room for the edges
@@ -23,6 +25,7 @@ BOX_BEFORE, BOX_AFTER = 16, 8  # room for a group's box, its name and a little a
 # The window that a graph should fill well: decides between left-to-right and top-down.
 WINDOW = (760, 380)
 LONE_COLUMNS = 4
+MOST_DOWN, MOST_BESIDE = 12, 5  # a layer of more tasks is folded: left to right, top down
 SPACING = 100  # the layout library's unit, divided out again
 
 Point = tuple[float, float]
@@ -76,12 +79,6 @@ def _label(task_id: str, group: str | None) -> str:
     return f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
-# A place in the abstract grid: (layer, place within the layer), both rising from 0, the place not always whole.
-Places = dict[str, tuple[int, float]]
-# An edge as the points it goes through, in abstract places.
-Chains = list[tuple[str, str, list[tuple[int, float]]]]
-
-
 def _parts(shape: Shape) -> list[list[str]]:
     """The connected parts of two tasks or more, biggest first, each in the dag's order."""
     parts: dict[str, list[str]] = {}
@@ -126,22 +123,26 @@ def _place_part(members: list[str], upstreams: dict[str, tuple[str, ...]]) -> tu
     return {task_id: at[index] for task_id, index in number.items()}, chains
 
 
-def _places(shape: Shape) -> tuple[Places, Chains]:
-    """Abstract places of all tasks: the connected parts one after the other, tasks without edges below them."""
+def _places(shape: Shape, most: int) -> tuple[Places, Chains]:
+    """Abstract places of all tasks: the connected parts one after the other, tasks without edges below them.
+
+    A layer of more than `most` tasks is folded.
+    """
     upstreams = {task_id: upstream for task_id, upstream, _ in shape}
     places: Places = {}
     chains: Chains = []
     offset = 0.0
     for part in _parts(shape):
         found, found_chains = _place_part(part, upstreams)
+        bent = {task_id for source, target, bends in found_chains if bends for task_id in (source, target)}
+        _order_twins(shape, found, bent)
+        found, found_chains = fold(found, found_chains, most)
         for task_id, (layer, across) in found.items():
             places[task_id] = (layer, across + offset)
         for source, target, points in found_chains:
             chains.append((source, target, [(layer, across + offset) for layer, across in points]))
         every = [across for _, across in found.values()] + [a for _, _, points in found_chains for _, a in points]
         offset += max(every, default=0.0) + 1.2
-    bent = {task_id for source, target, bends in chains if bends for task_id in (source, target)}
-    _order_twins(shape, places, bent)
     for index, task_id in enumerate(task_id for task_id, _, _ in shape if task_id not in places):
         places[task_id] = (index % LONE_COLUMNS, offset + index // LONE_COLUMNS)
     return places, chains
@@ -270,9 +271,8 @@ def _scale(layout: Layout) -> float:
 @lru_cache(maxsize=64)
 def lay_out(shape: Shape) -> Layout:
     """The picture of a dag, left to right or top down, whichever is easier to read in a window of the usual shape."""
-    places, chains = _places(shape)
-    sideways = _draw(shape, places, chains, sideways=True)
+    sideways = _draw(shape, *_places(shape, MOST_DOWN), sideways=True)
     if _scale(sideways) == 1.0:
         return sideways
-    upright = _draw(shape, places, chains, sideways=False)
+    upright = _draw(shape, *_places(shape, MOST_BESIDE), sideways=False)
     return upright if _scale(upright) > 1.15 * _scale(sideways) else sideways

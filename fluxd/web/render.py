@@ -11,7 +11,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fluxd.store.accounts import Session
-from fluxd.web import notice, words
+from fluxd.web import markdown, notice, words
 from fluxd.web.static_files import static_url
 from fluxd.web.who import SESSION, WHO
 
@@ -33,6 +33,7 @@ def _environment() -> Environment:
     )
     environment.globals["static"] = static_url
     environment.globals["words"] = words
+    environment.globals["markdown"] = markdown.blocks
     environment.filters["seg"] = lambda text: quote(text, safe="")
     environment.filters["json"] = lambda value: orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode()
     environment.filters["state_words"] = lambda state: STATE_WORDS.get(state, state)

@@ -3,11 +3,14 @@
 Times of a dag are shown in the dag's time zone, with its name beside them where it is not UTC.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 # What is said of a file whose stored error does not say why.
@@ -67,10 +70,13 @@ def _amount(seconds: float) -> str:
 
 
 def relative(at: datetime, now: datetime) -> str:
-    """in 3 h · 40 s ago · now."""
+    """in 3 h 20 m · 3 h ago · 40 s ago · now; what is to come today is said to the minute."""
     seconds = (at - now).total_seconds()
     if abs(seconds) < 1:
         return "now"
+    if 59.5 * MINUTE <= seconds < 23.5 * HOUR:
+        minutes = round(seconds / MINUTE)
+        return f"in {_two(minutes // 60, 'h', minutes % 60, 'm')}"
     return f"in {_amount(seconds)}" if seconds > 0 else f"{_amount(-seconds)} ago"
 
 
@@ -146,3 +152,37 @@ def broken(file: str, error: Mapping[str, Any] | None) -> str:
         return message
     line = f", line {error['line']}" if error.get("line") else ""
     return f"{file}{line}: {message}"
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """What a param may be: integer, 1 to 10, needed · string, one of "eu", "us"."""
+    kinds = schema.get("type") or "any value"
+    parts = [kinds if isinstance(kinds, str) else " or ".join(kinds)]
+    if schema.get("enum"):
+        parts.append("one of " + ", ".join(orjson.dumps(value, default=str).decode() for value in schema["enum"]))
+    for least, most, unit in (("minimum", "maximum", ""), ("minLength", "maxLength", " characters")):
+        low, high = schema.get(least), schema.get(most)
+        if low is not None and high is not None:
+            parts.append(f"{low} to {high}{unit}")
+        elif low is not None or high is not None:
+            parts.append(f"at least {low}{unit}" if high is None else f"at most {high}{unit}")
+    if schema.get("pattern"):
+        parts.append(f"matches {schema['pattern']}")
+    if schema.get("format"):
+        parts.append(str(schema["format"]))
+    return ", ".join(parts) + (", needed" if schema.get("required") else "")
+
+
+MACHINE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+
+
+def with_times(text: str, zone_name: str | None, now: datetime) -> str:
+    """A sentence of the scheduler with its times as people write them: today 06:00:10."""
+
+    def said(match: re.Match[str]) -> str:
+        try:
+            return when(datetime.fromisoformat(match[0]), zone_name, now)
+        except (ValueError, OverflowError):
+            return match[0]
+
+    return MACHINE_TIME.sub(said, text)

@@ -34,6 +34,7 @@ class Sample:
     description: str = ""
     warnings: tuple[str, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
+    runs: int = 40  # as many are there, at most
 
 
 def cron(expression: str) -> dict[str, Any]:
@@ -283,7 +284,7 @@ class Filler:
     def fill(self, sample: Sample, spec: DagSpec, version_id: int) -> Saves:
         saves = Saves()
         history = sample.history.replace(" ", "")
-        ticks = self.ticks(spec, 40)
+        ticks = self.ticks(spec, sample.runs)
         outcomes = ["s"] * (len(ticks) - len(history)) + list(history)
         for (start, end, due), outcome in zip(ticks, outcomes, strict=True):
             self.run(saves, sample, spec, version_id, start, end, due, outcome)

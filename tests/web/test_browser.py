@@ -1,7 +1,5 @@
 """A person at a real browser: in by the link, a dag triggered, the change seen without a reload, a log that grows."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,32 +8,11 @@ import pytest
 from fluxd.core.commands import Saves
 from fluxd.core.events import PauseDag, TriggerRun
 from fluxd.core.model import Attempt, AttemptState, Instance, Run, RunState, State
-from fluxd.store import accounts
 from fluxd.store.turns import save
-from tests.web.browser import Page, find_chromium, open_page
-from tests.web.example_data import SAMPLES, fill
+from tests.web.browser import Page
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
-
-LOGGED_IN = "location.pathname === '/dags' && document.querySelector('[data-link-state=on]')"
-
-
-@pytest.fixture
-async def page(served: Served, tmp_path: Path) -> AsyncIterator[Page]:
-    """A browser that is logged in, at the list of dags."""
-    chromium = await asyncio.to_thread(find_chromium)
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    few = [sample for sample in SAMPLES if sample.dag_id in ("sales", "dim_stores", "ledger_close")]
-    await fill(served.state.db, tmp_path / "logs", datetime.now(UTC), few)
-    async with open_page(chromium) as opened:
-        await opened.view(1440, 900)
-        await opened.go(served.url + await accounts.make_login_link(served.state.db.read, 15))
-        await opened.run("document.querySelector('button.main').click()")
-        await opened.until(LOGGED_IN)
-        yield opened
-        assert opened.complaints == []
 
 
 class World:
@@ -171,14 +148,36 @@ async def test_pages_fit_a_phone(page: Page, served: Served) -> None:
 
 
 async def test_a_graph_is_moved_and_made_bigger(page: Page, served: Served) -> None:
+    await page.view(390, 844)
     await page.go(served.url + "/dags/sales")
     await page.until("document.querySelector('.graph-room.live')")
     box = "document.querySelector('svg.graph').getAttribute('viewBox')"
     before = await page.run(box)
-    await page.run("document.querySelectorAll('.zoom button')[1].click()")
+    width = await page.run("document.querySelector('svg.graph').dataset.width")
+    room = await page.run("document.querySelector('.graph-room').clientWidth")
+    assert room / float(str(before).split()[2]) >= 0.59  # it can be read
+    await page.run("document.querySelector('[data-zoom] [value=bigger]').click()")
     assert await page.run(box) != before
-    await page.run("document.querySelectorAll('.zoom button')[2].click()")
-    assert await page.run(box) == before
     served.state.live.publish("changed", {"dags": ["sales"]})
     await page.until("true")
-    assert await page.run("document.querySelectorAll('.zoom').length") == 1
+    await page.run("scrollTo(0, 9999); document.querySelector('.graph-room').scrollIntoView({block: 'center'})")
+    y = await page.run("document.querySelector('.graph-room').getBoundingClientRect().top + 9")
+    for _ in range(4):
+        for kind, at in (("mousePressed", 350), ("mouseMoved", 30), ("mouseReleased", 30)):
+            await page.send("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
+    left, _, wide, _ = map(float, str(await page.run(box)).split())
+    assert left > 0 and abs(left + wide - float(width)) < 1  # its end, and nothing beyond
+    await page.run("document.querySelector('[data-zoom] [value=all]').click()")
+    left, _, wide, _ = map(float, str(await page.run(box)).split())
+    assert left <= 0 and left + wide >= float(width) - 1
+
+
+async def test_a_graph_that_fits_stands_still(page: Page, served: Served) -> None:
+    await page.view(1800, 900)
+    await page.go(served.url + "/dags/dim_stores")
+    await page.until("document.querySelector('.graph-room.live.fits')")
+    assert not await page.run("document.querySelector('[data-zoom]').getClientRects().length")
+    left, _, wide, _ = map(
+        float, str(await page.run("document.querySelector('svg.graph').getAttribute('viewBox')")).split()
+    )
+    assert abs(left + wide / 2 - float(await page.run("document.querySelector('svg.graph').dataset.width")) / 2) < 1

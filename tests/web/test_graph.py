@@ -80,3 +80,34 @@ def test_a_big_dag_is_drawn_in_time() -> None:
         for n in range(500)
     )
     check(shape, lay_out(shape))
+
+
+def test_a_wide_layer_is_folded() -> None:
+    names = tuple(f"load_table_{n}" for n in range(65))
+    shape: Shape = (
+        ("start", (), None),
+        *((name, ("start",), "tables") for name in names),
+        ("done", names, None),
+    )
+    layout = lay_out(shape)
+    check(shape, layout)
+    assert layout.height < 560 and layout.width < 1400
+    columns: dict[float, list[str]] = {}
+    for node in sorted(layout.nodes, key=lambda node: (node.x, node.y)):
+        columns.setdefault(node.x, []).append(node.task_id)
+    assert max(map(len, columns.values())) <= 12
+    assert len(layout.boxes) == 1
+    tables = [task_id for column in columns.values() for task_id in column if task_id in names]
+    assert tables == list(names)  # read down one column after the other
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_wide_dag_can_be_folded(seed: int) -> None:
+    chance = random.Random(seed)
+    layers = [[f"t{layer}_{n}" for n in range(chance.choice((1, 3, 8, 30)))] for layer in range(5)]
+    shape = tuple(
+        (name, tuple({chance.choice(chance.choice(layers[:index])) for _ in range(3)}) if index else (), None)
+        for index, layer in enumerate(layers)
+        for name in layer
+    )
+    check(shape, lay_out(shape))

@@ -155,13 +155,14 @@ async def test_a_live_run_can_be_cancelled_and_is_explained(
     served: Served, http: aiohttp.ClientSession, token: str
 ) -> None:
     class Explained:
-        task_id, map_index, words = "mail_finance", -1, "it waits for report_eu (trigger rule all_success)"
+        task_id, map_index, state = "mail_finance", -1, State.NONE
+        words = "it waits for report_eu since 2020-01-02T03:04:05.678901Z"
 
     served.state.commands["explain"] = lambda number: [Explained]
     run = await served.state.db.read.fetchval("SELECT run_id FROM run WHERE dag_id = 'sales' AND state = 'running'")
     text = words_of(await get(served, http, f"/dags/sales/runs/{run}"))
     assert "Cancel run" in text
-    assert "it waits for report_eu" in text
+    assert "it waits for report_eu since 2020-01-02 04:04:05" in text  # as people in Paris write it
 
 
 async def test_a_task_shows_its_tries_fields_and_log(served: Served, http: aiohttp.ClientSession, token: str) -> None:
@@ -323,7 +324,7 @@ TAGS = frozenset(
         r"\w+",
         "html head meta title link script body svg symbol circle rect path header a span nav div form input "
         "button main h1 h2 p b details summary ul li code pre table thead tbody tfoot tr th td time kbd "
-        "section label textarea defs marker g text use ",
+        "section label textarea defs marker g text use colgroup col h3 em strong ",
     )
 )
 
@@ -450,3 +451,57 @@ async def test_the_front_leads_to_the_dags(served: Served, http: aiohttp.ClientS
         async with http.get(served.url + path) as response:
             assert response.url.path == "/dags"
             assert "No dags yet." in await response.text()
+
+
+async def test_a_trigger_that_is_refused_shows_what_was_typed(
+    served: Served, http: aiohttp.ClientSession, token: str
+) -> None:
+    await served.state.db.read.execute(
+        "UPDATE dag_version SET spec = spec || $1 WHERE dag_id = 'sales'",
+        {"param_schemas": {"region": {"type": "string", "enum": ["eu", "us"], "description": "Where <b>to</b> look"}}},
+    )
+    form = {
+        "csrf": token,
+        "ask": "again",
+        "then": "run",
+        "zone": "UTC",
+        "logical_date": "2026-01-02",
+        "conf": '{"a": 1',
+    }
+    async with http.post(served.url + "/dags/sales/trigger", data=form) as response:
+        page = await response.text()
+        assert response.status == 400 and response.url.path == "/dags/sales/trigger"
+    assert '<details class="pop" open>' in page and "{&#34;a&#34;: 1</textarea>" in page
+    assert 'value="2026-01-02"' in page and "FLX-4092" in page
+    assert 'string, one of "eu", "us"' in words_of(page) and "Where <b>to</b> look" in words_of(page)
+    assert not served.posted
+    assert '<details class="pop" open>' in await get(served, http, "/dags/sales/trigger")  # also to be linked to
+    assert '<details class="pop" open>' not in await get(served, http, "/dags/sales")
+
+
+@pytest.mark.parametrize(
+    ("state", "button"),
+    [
+        ("failed", '<button class="main" title="This task and what depends on it">Run again'),
+        ("upstream_failed", '<button class="main" title="This task and what depends on it">Run again'),
+        ("success", '<button class="" title="This task and what depends on it">Run again'),
+        ("running", "Stop and run again …</summary>"),
+        ("waiting", "Stop and run again …</summary>"),
+        ("none", None),
+    ],
+)
+async def test_a_task_is_run_again_with_the_right_weight(
+    served: Served, http: aiohttp.ClientSession, token: str, state: str, button: str | None
+) -> None:
+    run = await failed_run(served)
+    await served.state.db.read.execute("UPDATE task_instance SET state = $1 WHERE task_id = 'join'", state)
+    page = await get(served, http, f"/dags/sales/runs/{run}/tasks/join")
+    assert button in page if button else "again" not in words_of(page)
+
+
+async def test_a_dag_without_its_file_is_not_triggered(served: Served, http: aiohttp.ClientSession, token: str) -> None:
+    await served.state.db.read.execute("UPDATE dag SET removed = true, next_due_at = NULL WHERE dag_id = 'sales'")
+    page = await get(served, http, "/dags/sales")
+    assert 'class="main" disabled' in page and "Trigger with parameters" not in page
+    assert "no longer defines this dag. It comes back with its file" in words_of(page)
+    assert "can be triggered at any time" not in words_of(page)

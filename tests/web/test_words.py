@@ -35,6 +35,9 @@ RELATIVE = [
     (-59.7, "1 min ago"),
     (2400, "in 40 min"),
     (3580, "in 1 h"),
+    (12_000, "in 3 h 20 m"),
+    (84_500, "in 23 h 28 m"),
+    (-12_000, "3 h ago"),
     (-86_000, "1 day ago"),
     (-200_000, "2 days ago"),
 ]
@@ -101,3 +104,23 @@ def test_the_clock_of_the_page_says_the_same(tmp_path: Path) -> None:
         check=True,
     )
     assert orjson.loads(result.stdout) == [[said for _, said in whole], [said for _, said in RELATIVE]]
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({}, "any value"),
+        ({"type": "integer", "minimum": 0, "maximum": 10, "required": True}, "integer, 0 to 10, needed"),
+        ({"type": ["string", "null"], "maxLength": 3}, "string or null, at most 3 characters"),
+        ({"enum": ["eu", 1]}, 'any value, one of "eu", 1'),
+        ({"type": "string", "format": "date", "pattern": "^2"}, "string, matches ^2, date"),
+    ],
+)
+def test_what_a_param_may_be(schema: dict[str, object], said: str) -> None:
+    assert words.allowed(schema) == said
+
+
+def test_the_times_of_machines_are_said_as_people_say_them() -> None:
+    text = "the next begins at 2026-11-23T14:32:38.560688Z, until 2026-11-24T06:00:00Z at most"
+    assert words.with_times(text, "UTC", NOW) == "the next begins at today 14:32:38, until tomorrow 06:00 at most"
+    assert words.with_times("at 2026-99-23T14:32:38Z", "UTC", NOW) == "at 2026-99-23T14:32:38Z"

@@ -18,6 +18,8 @@ from fluxd.store import page_views
 from fluxd.web import notice, words
 from fluxd.web.auth import local_path
 from fluxd.web.bars import run_href
+from fluxd.web.pages import dag
+from fluxd.web.pages.dag import Refusal
 from fluxd.web.state import STATE
 from fluxd.web.who import WHO
 from fluxd.wholes import exactly, too_big
@@ -42,6 +44,8 @@ def _action(
         try:
             told, there = await act(request, form)
         except FluxError as error:
+            if form.get("ask") == "again":
+                return await dag.page(request, Refusal(str(error), form), status=error.status)
             told, there = error, None
         response = web.Response(status=303, headers={"Location": there or back})
         notice.leave(response, told)

@@ -1,6 +1,7 @@
 """One dag: what ran, what failed and why, what comes next; its tasks by its runs as a grid, its shape as a graph."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from fluxd.web.state import STATE
 RUNS = 28
 CELLS_MOST = 8000  # a dag of many tasks shows fewer runs
 PITCH, HEIGHT = 17, 44
+CHAR_WIDTH = 7.2  # of a task's name in the grid
+NAMES_LEAST, NAMES_MOST = 6, 12  # how many columns of runs the names take the place of
 COMING = 5
 # Which state speaks for a mapped task: the one that wants most attention.
 LOUDEST = (
@@ -59,8 +62,16 @@ class GridRow:
     cells: tuple[Cell | None, ...]
 
 
-async def page(request: web.Request) -> web.Response:
-    """GET /dags/{dag_id}?before=: `before` shows the runs older than that one."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A trigger that was refused: why, and what was typed, which is shown again."""
+
+    message: str
+    typed: Mapping[str, str]
+
+
+async def page(request: web.Request, refusal: Refusal | None = None, *, status: int = 200) -> web.Response:
+    """GET /dags/{dag_id}?before=: `before` shows the runs older than that one. …/trigger: with its form open."""
     state = request.app[STATE]
     dag_id = request.match_info["dag_id"]
     before = request.query.get("before", "")
@@ -83,6 +94,9 @@ async def page(request: web.Request) -> web.Response:
     return await render(
         request,
         "dag.html",
+        status=status,
+        refusal=refusal,
+        asks=request.path.endswith("/trigger"),
         dag=row,
         spec=spec,
         schedule_words=schedule_words(row["spec"].get("schedule", {}), spec.timezone),
@@ -91,7 +105,10 @@ async def page(request: web.Request) -> web.Response:
         run_href=run_href,
         bars=run_bars(dag_id, runs, spec.timezone, now, slots=max(len(runs), 1), pitch=PITCH, height=HEIGHT),
         runs=runs,
-        rows=await asyncio.to_thread(_grid, spec, runs, states),
+        rows=(rows := await asyncio.to_thread(_grid, spec, runs, states)),
+        names_width=_names_width(rows),
+        dates=[run["data_interval_start"] for run in runs],
+        pitch=PITCH,
         used=sorted({cell["state"] for cell in states.values()}, key=LOUDEST.index, reverse=True),
         older=runs[0]["number"] if older else None,
         is_past=limit != page_views.LAST,
@@ -149,6 +166,12 @@ def _grid(
         label = task.task_id.removeprefix(f"{group}.") if group else task.task_id
         rows.append(GridRow(task, label, heading, tuple(cells)))
     return rows
+
+
+def _names_width(rows: Sequence[GridRow]) -> int:
+    """Pixels for the names of the tasks: a multiple of a run's column, so that a narrow page can show whole columns."""
+    longest = max((len(row.label) + 2 * bool(row.task.group) for row in rows), default=0)
+    return PITCH * min(NAMES_MOST, max(NAMES_LEAST, math.ceil((longest * CHAR_WIDTH + 12) / PITCH)))
 
 
 async def _graph(spec: DagSpec) -> Layout:

@@ -16,6 +16,7 @@ ROUTES = [
     web.post("/theme", login.choose_theme),
     web.get("/dags", dags.page),
     web.get(_DAG, dag.page),
+    web.get(_DAG + "/trigger", dag.page),
     web.get(_DAG + "/source", source.page),
     web.get(_RUN, run.page),
     web.get(_RUN + "/tasks/{task_id}", task.page),

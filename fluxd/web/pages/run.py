@@ -33,7 +33,7 @@ async def page(request: web.Request) -> web.Response:
     )
     now = datetime.now(UTC)
     finished = run["state"] in RUN_FINISHED
-    reasons = {} if finished else explained(state, run["number"])
+    reasons = {} if finished else explained(state, run["number"], spec.timezone, now)
     return await render(
         request,
         "run.html",
@@ -66,10 +66,11 @@ def covers_in_words(run: Mapping[str, Any], zone: str) -> str:
         return f"covers {words.stretch(run['data_interval_start'], run['data_interval_end'], zone)}"
 
 
-def explained(state: WebState, number: int) -> dict[tuple[str, int], str]:
+def explained(state: WebState, number: int, zone: str, now: datetime) -> dict[tuple[str, int], str]:
     """Why the tasks of a live run that have not ended do not run, as the scheduler itself says."""
     explain: Callable[[int], Iterable[Any]] | None = state.commands.get("explain")
-    return why_not_running(explain(number)) if explain else {}
+    reasons = why_not_running(explain(number)) if explain else {}
+    return {key: words.with_times(reason, zone, now) for key, reason in reasons.items()}
 
 
 def _counts(states: Iterable[str]) -> list[tuple[str, int]]:

@@ -1,6 +1,7 @@
 """One task instance: how it went, why, what it was given and what it handed on, and its log as it is written."""
 
 import contextlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ async def page(request: web.Request) -> web.Response:
         task_spec=spec.by_id.get(task_id),
         zone=spec.timezone,
         covers=covers_in_words(row, spec.timezone),
-        why=explained(state, number).get((task_id, map_index)) or row["reason"],
+        why=explained(state, number, spec.timezone, datetime.now(UTC)).get((task_id, map_index)) or row["reason"],
         tries=tries,
         chosen=chosen,
         live=chosen is not None and chosen["state"] in ATTEMPT_LIVE,

@@ -12,6 +12,7 @@ function amount(seconds) {
 export function relative(at, now) {
   const seconds = (at - now) / 1000;
   if (Math.abs(seconds) < 1) return "now";
+  if (seconds >= 3570 && seconds < 84600) return `in ${duration(Math.round(seconds / 60) * 60)}`;
   return seconds > 0 ? `in ${amount(seconds)}` : `${amount(-seconds)} ago`;
 }
 
