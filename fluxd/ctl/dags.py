@@ -282,6 +282,6 @@ def delete(session: Session, dag_id: str, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("FLX-8011", f"Deleting {dag_id!r} cannot be undone; say --yes where nobody can be asked.")
-        click.confirm(f"Delete {dag_id} with all its runs? (Log files stay.)", abort=True, err=True)
+        click.confirm(f"Delete {dag_id} with all its runs and their logs?", abort=True, err=True)
     answer = session.client.delete(address("dags", dag_id))
     machine(answer) if session.json else show.out(f"{dag_id} is deleted.")

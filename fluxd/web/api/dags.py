@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from typing import Any
 
 from aiohttp import web
@@ -105,7 +106,10 @@ async def forget(ask: Ask) -> web.Response:
             f"The dag {dag_id!r} cannot be deleted while its file {row['file']} is there, for it would come back when "
             "the file is read again: remove the file first.",
         )
-    return answer(await post(ask, lambda request: ForgetDag(request, dag_id, ask.by)))
+    told = await post(ask, lambda request: ForgetDag(request, dag_id, ask.by))
+    # A dag of this name that comes later must not show the output of this one's runs.
+    await asyncio.to_thread(shutil.rmtree, ask.state.settings.logs / dag_id, ignore_errors=True)
+    return answer(told)
 
 
 async def upcoming(ask: Ask) -> web.Response:

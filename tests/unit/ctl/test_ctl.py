@@ -170,7 +170,9 @@ async def test_cancel_clear_mark_delete(world: World, ctl: Ctl) -> None:
     assert (code, out, "its file sales.py is there" in err, "FLX-4212" in err) == (4, "", True, True)
     assert (await machine(ctl, "dags", "show", "sales"))["dag_id"] == "sales"
     file.unlink()
+    world.log(message, b"of the first\n")
     assert await ctl("dags", "delete", "sales", "--yes") == (0, "sales is deleted.\n", "")
+    assert not (world.settings.logs / "sales").exists()
     assert (await ctl("dags", "delete", "sales", "--yes"))[0] == 3
 
 
