@@ -135,6 +135,13 @@ def out(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+# Columns that may be broken over lines, and how narrow they may become.
+SENTENCES = {"REASON", "NOTE", "SCHEDULE", "COVERS", "WORDS", "HOW IT IS", "NEXT STEP", "WHY", "DESCRIPTION"}
+SENTENCE_MIN = 16
+# Columns that a narrow terminal does without, the first to go first.
+SPARED = ("TYPE", "OPERATOR", "LIVE", "MEMORY", "TOOK", "COVERS", "LAST RUN", "SCHEDULE")
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], empty: str) -> None:
     """Rows under their columns; the sentence `empty` where there are none."""
     if not rows:
@@ -153,13 +160,31 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    kept = fitting(columns, [[_plain(cell) for cell in row] for row in rows], console.width)
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for place, column in enumerate(columns):
-        # The first column is what one copies into the next command: it is never cut.
-        grid.add_column(column, no_wrap=place == 0, overflow="fold")
+    for place in kept:
+        # What is copied, or read at a glance, is never broken over lines.
+        grid.add_column(columns[place], no_wrap=columns[place] not in SENTENCES, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(_plain(cell), style=cell.style if isinstance(cell, Styled) else "") for cell in row))
-    Console(highlight=False).print(grid)
+        cells = [row[place] for place in kept]
+        grid.add_row(*(Text(_plain(cell), style=cell.style if isinstance(cell, Styled) else "") for cell in cells))
+    console.print(grid, crop=False)
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns that a terminal of this width has room for: on a narrow one the less important ones go."""
+    kept = list(range(len(columns)))
+
+    def taken(place: int) -> int:
+        longest = max(len(columns[place]), *(len(row[place]) for row in rows))
+        return 2 + (min(longest, SENTENCE_MIN) if columns[place] in SENTENCES else longest)
+
+    for name in SPARED:
+        if sum(map(taken, kept)) - 2 <= width:
+            break
+        kept = [place for place in kept if columns[place] != name]
+    return kept
 
 
 def facts(pairs: Sequence[tuple[str, Cell]]) -> None:

@@ -136,6 +136,15 @@ def test_a_socket_that_cannot_be_one(tmp_path: Path, path: str, words: str) -> N
     assert got.stderr.count("\n") == 1
 
 
+def test_a_narrow_terminal_shows_fewer_columns() -> None:
+    columns = ["RUN", "STATE", "COVERS", "STARTED (UTC)", "TOOK", "TYPE", "REASON"]
+    row = ["manual__20261123T160021.863690Z", "● success", "2014-07-04 → 2014-07-05", "2026-11-23 16:00:21"]
+    rows = [[*row, "0.16 s", "manual", "task load failed: " + "x" * 200]]
+    assert [len(show.fitting(columns, rows, width)) for width in (200, 110, 100, 80)] == [7, 6, 5, 4]
+    kept = [columns[place] for place in show.fitting(columns, rows, 80)]
+    assert kept == ["RUN", "STATE", "STARTED (UTC)", "REASON"]
+
+
 def test_cron_explain(tmp_path: Path, dag_file: Path) -> None:
     arguments = ["cron", "explain", "0 6 * * 1-5", "--tz", "Europe/Paris", "--count", "2", "--from", "2026-03-27"]
     told = json.loads(ctl(tmp_path, *arguments, "--json").stdout)
