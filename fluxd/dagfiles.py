@@ -169,7 +169,7 @@ class DagFiles:
             return {"code": error.code, "message": error.message, "file": name}
         except Exception as error:
             reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-            observe(Seen.DAG_FILE_UNFORESEEN, file=name, reason=traceback.format_exc())
+            observe(Seen.DAG_FILE_UNFORESEEN, file=name, reason=reason, error=error)
             words = f"{name} could not be loaded for a reason that Flux did not foresee ({reason}); the log has more."
             return {"code": "FLX-2011", "message": words, "file": name, "traceback": traceback.format_exc()}
 
@@ -195,8 +195,8 @@ class DagFiles:
         observe(Seen.DAG_FILE_BROKEN, file=file, reason=f"{error['code']}: {error['message']}")
         try:
             await self.store.broken(file, error)
-        except Exception:
-            observe(Seen.DAG_FILE_UNKEPT, file=file, reason=traceback.format_exc())
+        except Exception as failure:
+            observe(Seen.DAG_FILE_UNKEPT, file=file, reason=type(failure).__name__, error=failure)
         self.on_change(file)
 
     async def _retry(self, file: str) -> None:
@@ -218,8 +218,8 @@ class DagFiles:
             self._delays.pop(file, None)
             try:
                 dag_ids = await self.store.gone(file)
-            except Exception:
-                observe(Seen.DAG_FILE_UNKEPT, file=file, reason=traceback.format_exc())
+            except Exception as failure:
+                observe(Seen.DAG_FILE_UNKEPT, file=file, reason=type(failure).__name__, error=failure)
                 return
             self._removed(dag_ids)
             observe(Seen.DAG_FILE_REMOVED, file=file, dags=", ".join(dag_ids) or "its dags")

@@ -227,6 +227,8 @@ async def test_an_error_that_nobody_foresaw_stops_no_other_file(folder: Folder, 
         assert "good" in folder.dags
         assert folder.errors["bad.py"].startswith("FLX-2011: bad.py could not be loaded") and "worse.py" in caplog.text
         assert "Traceback" in caplog.text and "TypeError: crashes" in caplog.text
+        told = [record for record in caplog.records if record.getMessage().startswith("dag file bad.py met")]
+        assert {(len(one.getMessage().splitlines()), one.exc_info is not None) for one in told} == {(1, True)}
         folder.write("bad.py", "mended")
         await folder.until("loaded", "bad.py")
 
