@@ -309,6 +309,8 @@ def test_an_import_that_forks_and_dies_hurts_nobody(rig: Rig) -> None:
 def test_a_host_whose_import_forked_may_be_killed(rig: Rig, fence: int) -> None:
     loaded = rig.load("forks.py", FORKS + GOOD.replace("return 1", "time.sleep(300)"))
     began = rig.begin(2000 + fence, loaded=loaded)
+    # Before this it is of the host's group, which is killed as one: an attempt that never entered its task.
+    until(lambda: os.getsid(began["pid"]) == began["pid"], "the attempt to have a session of its own")
     host = Path(f"/proc/{began['pid']}/stat").read_text().rpartition(")")[2].split()[1]
     os.kill(int(host), signal.SIGKILL)
     until(lambda: began["pid"] in children(rig), "the attempt to be the runner's own")
