@@ -18,8 +18,8 @@ import asyncpg
 from fluxd.config import Settings
 from fluxd.core.commands import Revived, Saves, Snapshot
 from fluxd.core.events import TriggerRun
-from fluxd.core.model import RUN_FINISHED
 from fluxd.core.spec import dag_from_json
+from fluxd.core.states import RUN_FINISHED
 from fluxd.dagfiles import Loaded
 from fluxd.errors import FluxError, Unavailable
 from fluxd.launch import Version, XComs

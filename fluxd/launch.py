@@ -12,8 +12,9 @@ from typing import Any
 
 from fluxd.config import Settings
 from fluxd.core.commands import Saves, StartAttempt
-from fluxd.core.model import RUN_FINISHED, Run
+from fluxd.core.model import Run
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import RUN_FINISHED
 
 VERSIONS_KEPT = 2000
 

@@ -20,9 +20,9 @@ from fluxd.authoring.execution import Outcome, run
 from fluxd.authoring.params import merge
 from fluxd.authoring.spec import shown
 from fluxd.authoring.template import renderer_of
-from fluxd.core.model import State
 from fluxd.core.rules import COLUMN, RULES, Verdict, judge
 from fluxd.core.spec import dag_from_json
+from fluxd.core.states import State
 from fluxd.core.timetable import make_timetable, rfc3339
 from fluxd.errors import Invalid, NotFound
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from fluxd.core.live import Dag, LiveRun, fresh_instance
 from fluxd.core.memory import Memory
-from fluxd.core.model import Run, RunState
+from fluxd.core.model import Run
+from fluxd.core.states import RunState
 
 
 def advance(memory: Memory, now: datetime, at_most: int) -> int:

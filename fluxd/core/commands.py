@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fluxd.core.model import Attempt, Instance, Run, State
+from fluxd.core.model import Attempt, Instance, Run
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import State
 from fluxd.errors import FluxError
 
 

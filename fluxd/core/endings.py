@@ -12,8 +12,8 @@ from fluxd.core.commands import AckAttempt, BeginWait, EndWait, KillAttempt
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
 from fluxd.core.live import LiveRun, Node
 from fluxd.core.memory import Memory
-from fluxd.core.model import AttemptState, Intent, State
 from fluxd.core.progress import REASON_MAX, unfinished
+from fluxd.core.states import AttemptState, Intent, State
 from fluxd.core.timers import Timer
 from fluxd.core.timetable import seconds_in_words
 

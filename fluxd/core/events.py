@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fluxd.core.model import InstanceKey, State
+from fluxd.core.model import InstanceKey
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 from fluxd.core.limits import Limits, Usage
 from fluxd.core.live import LiveRun, Node
 from fluxd.core.memory import Memory
-from fluxd.core.model import FINISHED, RunState, State
 from fluxd.core.progress import blocked_by_past
 from fluxd.core.rules import COLUMN, Verdict, judge
+from fluxd.core.states import FINISHED, RunState, State
 from fluxd.core.timetable import rfc3339
 
 RUNS = "it runs"

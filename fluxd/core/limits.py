@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 
 from fluxd.core.live import Node
-from fluxd.core.model import State
+from fluxd.core.states import State
 
 # (-priority, run number, place in the dag, serial, node): the smallest starts first.
 Entry = tuple[int, int, int, int, Node]

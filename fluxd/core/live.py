@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fluxd.core.model import Attempt, Instance, InstanceKey, Run, State
+from fluxd.core.model import Attempt, Instance, InstanceKey, Run
 from fluxd.core.rules import COLUMN, RULES, Rule
 from fluxd.core.spec import DagSpec, TaskSpec
+from fluxd.core.states import State
 from fluxd.core.timetable import Timetable
 
 

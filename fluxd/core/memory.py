@@ -11,19 +11,11 @@ from typing import Any
 from fluxd.core.commands import Act, DagCursor, Reply, Saves, Skip, StartAttempt, Turn, XCom
 from fluxd.core.limits import Lanes
 from fluxd.core.live import Dag, LiveRun, Node, Plan, make_plan
-from fluxd.core.model import (
-    MOVES,
-    OCCUPYING,
-    RUN_MOVES,
-    Attempt,
-    AttemptState,
-    InstanceKey,
-    RunState,
-    State,
-)
+from fluxd.core.model import Attempt, InstanceKey
 from fluxd.core.rules import COLUMN
 from fluxd.core.run_json import run_to_json
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import MOVES, OCCUPYING, RUN_MOVES, AttemptState, RunState, State
 from fluxd.core.timers import Timer, Timers
 from fluxd.errors import FluxError
 

@@ -10,8 +10,8 @@ from fluxd.core.begin import advance
 from fluxd.core.limits import Limits, Usage, choose
 from fluxd.core.live import LiveRun, Node
 from fluxd.core.memory import Memory
-from fluxd.core.model import FINISHED, RunState, State
 from fluxd.core.rules import COLUMN, FAILED, Verdict, judge
+from fluxd.core.states import FINISHED, RunState, State
 
 REASON_MAX = 2000
 NOT_PAST = frozenset({State.SUCCESS, State.SKIPPED})

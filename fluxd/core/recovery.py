@@ -14,8 +14,9 @@ from fluxd.core.dags import restore
 from fluxd.core.events import AttemptLost
 from fluxd.core.live import LiveRun
 from fluxd.core.memory import Memory
-from fluxd.core.model import AttemptState, Instance, RunState, State
+from fluxd.core.model import Instance
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import AttemptState, RunState, State
 from fluxd.core.timers import Timer
 
 DEFAULT_POOL_SLOTS = 128

@@ -10,9 +10,10 @@ from fluxd.core.endings import cancel_unfinished, reset, stop
 from fluxd.core.events import CancelRun, ClearTasks, Interrupt, MarkTasks, TriggerRun
 from fluxd.core.live import Dag, LiveRun, Node, same_shape
 from fluxd.core.memory import Memory
-from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, Intent, Run, RunState, State
+from fluxd.core.model import InstanceKey, Run
 from fluxd.core.params import check_values
 from fluxd.core.progress import end_run
+from fluxd.core.states import FINISHED, RUN_FINISHED, Intent, RunState, State
 from fluxd.core.timetable import NO_TIMETABLE, check_time
 from fluxd.errors import Invalid, NotFound, Refused
 

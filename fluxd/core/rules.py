@@ -8,7 +8,7 @@ behind it, however many upstreams those have. The rules and their corner cases a
 from collections.abc import Callable
 from enum import Enum
 
-from fluxd.core.model import State
+from fluxd.core.states import State
 
 
 class Verdict(Enum):

@@ -4,8 +4,6 @@ The JSON form (made by `authoring`, read here) has exactly the fields of these c
 durations are seconds. Unknown fields are refused, so that an old daemon does not half-understand a newer spec.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -128,9 +126,3 @@ def dag_from_json(data: dict[str, Any]) -> DagSpec:
     for name in ("tags", "warnings"):
         known[name] = tuple(known.get(name, ()))
     return DagSpec(**known)
-
-
-def spec_hash(data: dict[str, Any]) -> str:
-    """The hash of a spec's meaning: equal for equal JSON whatever the order of keys; 16 hex digits."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,6 +3,8 @@
 Every load is one transaction. A file that breaks keeps its dags and their last good version, with the error beside.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +13,18 @@ from typing import Any
 
 import asyncpg
 
-from fluxd.core.spec import spec_hash
 from fluxd.errors import Refused
 from fluxd.store.database import answering
 from fluxd.store.queries import QUERIES
 from fluxd.store.storable import json_bytes
 
 LOAD_SECONDS = 30.0
+
+
+def spec_hash(data: dict[str, Any]) -> str:
+    """The hash of a spec's meaning: equal for equal JSON whatever the order of keys; 16 hex digits."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class DagTaken(Refused):

@@ -12,8 +12,9 @@ from typing import Any
 import asyncpg
 
 from fluxd.core.commands import DagRow, PastRun, Revived, Saves, Snapshot
-from fluxd.core.model import Attempt, AttemptState, Instance, Intent, Run, RunState, State
+from fluxd.core.model import Attempt, Instance, Run
 from fluxd.core.spec import DagSpec, dag_from_json
+from fluxd.core.states import AttemptState, Intent, RunState, State
 from fluxd.store.database import answering
 from fluxd.store.queries import QUERIES
 from fluxd.store.storable import INT4_MAX, JSON_NULL, KEY_MAX, text

@@ -8,22 +8,19 @@ from datetime import datetime
 from functools import lru_cache
 
 from fluxd.core.commands import DagRow, PastRun, Revived, Saves, Skip, Snapshot
-from fluxd.core.model import (
+from fluxd.core.model import Attempt, Instance, InstanceKey, Run
+from fluxd.core.spec import DagSpec
+from fluxd.core.states import (
     ATTEMPT_LIVE,
     FINISHED,
     LIVE,
     MOVES,
     RUN_FINISHED,
     RUN_MOVES,
-    Attempt,
     AttemptState,
-    Instance,
-    InstanceKey,
-    Run,
     RunState,
     State,
 )
-from fluxd.core.spec import DagSpec
 
 
 class Violation(AssertionError):

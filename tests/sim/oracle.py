@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 
 from fluxd.core.commands import StartAttempt, Turn
 from fluxd.core.live import LiveRun
-from fluxd.core.model import FINISHED, OCCUPYING, Instance, InstanceKey, Run, RunState, State
+from fluxd.core.model import Instance, InstanceKey, Run
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import FINISHED, OCCUPYING, RunState, State
 from fluxd.core.timetable import make_timetable
 from tests.sim.database import Database, require
 

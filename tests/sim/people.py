@@ -15,8 +15,9 @@ from fluxd.core.events import (
     PoolSet,
     TriggerRun,
 )
-from fluxd.core.model import InstanceKey, State
+from fluxd.core.model import InstanceKey
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import State
 from tests.sim.authors import edited, random_dag
 from tests.sim.database import Database
 

@@ -22,9 +22,9 @@ from fluxd.core.events import (
     TriggerRun,
     WaitEnded,
 )
-from fluxd.core.model import AttemptState, RunState, State
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import AttemptState, RunState, State
 from tests.sim import oracle
 from tests.sim.authors import random_dag
 from tests.sim.database import Database, Violation, require

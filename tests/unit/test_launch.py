@@ -8,8 +8,9 @@ import pytest
 
 from fluxd import config
 from fluxd.core.commands import Saves, StartAttempt, XCom
-from fluxd.core.model import Instance, Run, RunState
+from fluxd.core.model import Instance, Run
 from fluxd.core.spec import DagSpec
+from fluxd.core.states import RunState
 from fluxd.launch import Launcher, Version, XComs
 from tests.unit.core.dialogue import NOON, dag, task
 

@@ -11,7 +11,8 @@ import pytest
 from fluxd import sensors
 from fluxd.core.commands import BeginWait
 from fluxd.core.events import Event, WaitEnded
-from fluxd.core.model import Instance, Run, RunState
+from fluxd.core.model import Instance, Run
+from fluxd.core.states import RunState
 from fluxd.sensing import ERRORS_IN_A_ROW_MAX, Sensing
 from fluxd.sensors import PokeResult
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxd.core.commands import DagCursor, Saves, Skip, XCom
-from fluxd.core.model import Attempt, AttemptState, Instance, Run, RunState, State
+from fluxd.core.model import Attempt, Instance, Run
 from fluxd.core.spec import DagSpec, dag_from_json
+from fluxd.core.states import AttemptState, RunState, State
 from fluxd.core.timetable import make_timetable
 from fluxd.store.dags import store_error, store_load
 from fluxd.store.database import Database

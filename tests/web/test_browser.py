@@ -7,7 +7,8 @@ import pytest
 
 from fluxd.core.commands import Saves
 from fluxd.core.events import PauseDag, TriggerRun
-from fluxd.core.model import Attempt, AttemptState, Instance, Run, RunState, State
+from fluxd.core.model import Attempt, Instance, Run
+from fluxd.core.states import AttemptState, RunState, State
 from fluxd.store.turns import save
 from tests.web.browser import Page
 from tests.web.serving import Served

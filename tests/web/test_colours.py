@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fluxd.core.model import State
+from fluxd.core.states import State
 from fluxd.web.static_files import FOLDER
 
 CSS = (FOLDER / "flux.css").read_text()

@@ -14,8 +14,8 @@ from yarl import URL
 
 from fluxd.core.commands import XCom
 from fluxd.core.events import CancelRun, ClearTasks, MarkTasks, PauseDag, TriggerRun
-from fluxd.core.model import State
 from fluxd.core.spec import dag_from_json
+from fluxd.core.states import State
 from fluxd.errors import Refused
 from fluxd.store.dags import store_error, store_load
 from fluxd.store.turns import save

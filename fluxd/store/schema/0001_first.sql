@@ -1,5 +1,5 @@
 -- The first schema. Only the engine writes run, task_instance, attempt, xcom, tick_skip and the cursor of dag.
--- The CHECKs repeat the state lists of core/model.py: a wrong state must not survive even a wrong program.
+-- The CHECKs repeat the state lists of core/states.py: a wrong state must not survive even a wrong program.
 
 CREATE TABLE bundle (            -- the source of a dag file: itself and the modules of the dags folder it imported
     hash        text PRIMARY KEY,

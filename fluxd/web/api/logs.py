@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from fluxd.core.model import ATTEMPT_LIVE
+from fluxd.core.states import ATTEMPT_LIVE
 from fluxd.errors import NotFound, Refused, Unavailable
 from fluxd.store import api_views
 from fluxd.web.api.asking import Ask

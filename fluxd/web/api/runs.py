@@ -9,7 +9,8 @@ from aiohttp import web
 
 from fluxd.core.events import CancelRun, ClearTasks, MarkTasks
 from fluxd.core.explain import why_not_running
-from fluxd.core.model import FINISHED, RUN_FINISHED, InstanceKey, State
+from fluxd.core.model import InstanceKey
+from fluxd.core.states import FINISHED, RUN_FINISHED, State
 from fluxd.errors import NotFound, Refused, Unavailable
 from fluxd.store import api_views
 from fluxd.web.api import shapes

@@ -5,7 +5,7 @@ A test holds the two together. A field may be added at any time; one that is her
 
 from typing import Any
 
-from fluxd.core.model import AttemptState, RunState, State
+from fluxd.core.states import AttemptState, RunState, State
 
 Schema = dict[str, Any]
 

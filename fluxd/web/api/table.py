@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from fluxd.core.model import RunState
+from fluxd.core.states import RunState
 from fluxd.store.pools import SLOTS_MAX
 from fluxd.web.api import dags, logs, pools, runs, system, tasks
 from fluxd.web.api import schemas as s

@@ -11,7 +11,8 @@ import orjson
 from aiohttp import web
 
 from fluxd.core.events import CancelRun, ClearTasks, MarkTasks, PauseDag, TriggerRun
-from fluxd.core.model import InstanceKey, State
+from fluxd.core.model import InstanceKey
+from fluxd.core.states import State
 from fluxd.errors import FluxError, Invalid, NotFound
 from fluxd.nesting import DEPTH_MAX, too_deep
 from fluxd.store import page_views

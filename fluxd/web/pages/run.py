@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from fluxd.core.explain import why_not_running
-from fluxd.core.model import RUN_FINISHED, RunState
 from fluxd.core.spec import dag_from_json
+from fluxd.core.states import RUN_FINISHED, RunState
 from fluxd.core.timetable import words as covers
 from fluxd.errors import FluxError, NotFound
 from fluxd.store import page_views

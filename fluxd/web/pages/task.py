@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from fluxd.core.model import ATTEMPT_LIVE
 from fluxd.core.spec import dag_from_json
+from fluxd.core.states import ATTEMPT_LIVE
 from fluxd.errors import FluxError, NotFound
 from fluxd.store import page_views
 from fluxd.web.ansi import Piece, pieces

@@ -7,9 +7,10 @@ import pytest
 
 from fluxd import DAG, Param, TaskGroup, task
 from fluxd.authoring import registry
-from fluxd.core.spec import dag_from_json, spec_hash
+from fluxd.core.spec import dag_from_json
 from fluxd.errors import Invalid
 from fluxd.ops import BashOperator, EmptyOperator, PythonOperator
+from fluxd.store.dags import spec_hash
 
 UTC = dt.UTC
 

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from fluxd.core.commands import BeginWait, DagRow, KillAttempt, PastRun, StartAttempt
 from fluxd.core.events import CancelRun
-from fluxd.core.model import State
 from fluxd.core.spec import Schedule
+from fluxd.core.states import State
 from tests.unit.core.dialogue import FAILED, NOON, Dialogue, dag, task
 
 HOURLY = Schedule("cron", "0 * * * *")

@@ -16,8 +16,9 @@ from fluxd.core.events import (
     TriggerRun,
     WaitEnded,
 )
-from fluxd.core.model import InstanceKey, State
+from fluxd.core.model import InstanceKey
 from fluxd.core.spec import Schedule
+from fluxd.core.states import State
 from tests.unit.core.dialogue import FAILED, NOON, SUCCESS, Dialogue, dag, ran_through, task
 
 DAILY = Schedule("cron", "0 6 * * *")

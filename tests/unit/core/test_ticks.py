@@ -7,8 +7,8 @@ import pytest
 
 from fluxd.core.commands import DagRow
 from fluxd.core.events import DagLoaded, DagRemoved, MarkTasks, PauseDag, TriggerRun
-from fluxd.core.model import State
 from fluxd.core.spec import DagSpec, Schedule
+from fluxd.core.states import State
 from tests.unit.core.dialogue import FAILED, NOON, Dialogue, dag, task
 
 HOURLY = Schedule("cron", "0 * * * *")

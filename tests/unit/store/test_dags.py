@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from fluxd.core.spec import spec_hash
 from fluxd.errors import Refused
 from fluxd.store import dags, turns
-from fluxd.store.dags import KnownFile
+from fluxd.store.dags import KnownFile, spec_hash
 from fluxd.store.database import Database
 
 pytestmark = pytest.mark.anyio

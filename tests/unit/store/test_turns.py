@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from fluxd.core.commands import DagCursor, PastRun, Saves, Skip, XCom
-from fluxd.core.model import Attempt, AttemptState, Instance, Intent, Run, RunState, State
+from fluxd.core.model import Attempt, Instance, Run
+from fluxd.core.states import AttemptState, Intent, RunState, State
 from fluxd.errors import Unavailable
 from fluxd.store import dags, turns
 from fluxd.store.database import Database
