@@ -58,6 +58,7 @@ class Daemon:
         self.live = LiveHub()
         self._stop = asyncio.Event()
         self._stop_reason = ""
+        self._ending: anyio.CancelScope | None = None  # the time that tasks get to end in; another signal cuts it short
         self.address = ""
         self.engine: Engine
         self._keeper_open = asyncio.Event()
@@ -281,25 +282,32 @@ class Daemon:
     async def _signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                self._stop_reason = signal.Signals(number).name
-                self._stop.set()
+                if self._ending is not None:
+                    self._ending.cancel()
+                elif not self._stop.is_set():
+                    self._stop_reason = signal.Signals(number).name
+                    self._stop.set()
 
     async def _end_tasks(self) -> None:
-        """TERM leaves running tasks alone. Ctrl-C in a terminal ends them, and they fail as interrupted."""
+        """TERM leaves running tasks alone. Ctrl-C in a terminal ends them, and they fail as interrupted.
+
+        Another signal, and we wait no longer: the runner ends them in their grace, and the next fluxd hears of it.
+        """
         running = self._running()
         interrupted = self._stop_reason == "SIGINT"
         fate = "are ended and marked failed: interrupted" if interrupted else "live on and are found again"
         observe(Seen.STOPPING, reason=self._stop_reason, running=running, fate=fate)
         if not interrupted:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(INTERRUPT_S):
-                for task_id, map_index in (await self.engine.ask(Interrupt))["ending"]:
-                    say(f"ending: {task_id}{'' if map_index < 0 else f'[{map_index}]'}")
-                await self.engine.until(lambda: not self._running())
-        with contextlib.suppress(TimeoutError):  # what is not told now, the exit records tell at the next start
-            async with asyncio.timeout(INTERRUPT_S):
-                await self.executor.stop()
+        with anyio.CancelScope() as self._ending:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERRUPT_S):
+                    for task_id, map_index in (await self.engine.ask(Interrupt))["ending"]:
+                        say(f"ending: {task_id}{'' if map_index < 0 else f'[{map_index}]'}")
+                    await self.engine.until(lambda: not self._running())
+            with contextlib.suppress(TimeoutError):  # what is not told now, the exit records tell at the next start
+                async with asyncio.timeout(INTERRUPT_S):
+                    await self.executor.stop()
 
 
 def say(line: str) -> None:

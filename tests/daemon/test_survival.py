@@ -179,6 +179,39 @@ def test_ctrl_c_ends_tasks_and_marks_them_interrupted(daemon: Daemon) -> None:
     assert all(task["state"] == "failed" and "nterrupted" in task["reason"] for task in run["tasks"]), run
 
 
+DEAF = (
+    JOURNAL
+    + """
+import signal
+with DAG("deaf", schedule=None):
+    @task(retries=3)
+    def deaf() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        until_told("never")
+    deaf()
+"""
+)
+
+
+def test_a_second_ctrl_c_waits_no_longer_for_what_does_not_end() -> None:
+    daemon = Daemon(settings={"FLUXD__EXECUTOR__KILL_GRACE_S": "600"})
+    daemon.write("deaf.py", DEAF)
+    with daemon:
+        run_id = daemon.trigger("deaf")
+        begun(daemon, 1)
+        (_, _, _, pid) = journal(daemon)[0]
+        os.kill(daemon.pid, signal.SIGINT)
+        daemon.wait_for_line("ending: deaf", since=0)
+        assert daemon.interrupt() == 0
+        assert Path(f"/proc/{pid}").exists(), "it did not wait for the task"
+        os.kill(pid, signal.SIGKILL)
+        daemon.start()
+        run = daemon.wait("deaf", run_id)
+        (deaf,) = run["tasks"]
+        assert (run["state"], deaf["state"], deaf["try_number"]) == ("failed", "failed", 1)
+        assert "nterrupted" in deaf["reason"]
+
+
 def test_a_command_that_goes_in_good_order_when_it_is_timed_out_has_failed(daemon: Daemon) -> None:
     daemon.write(
         "orderly.py",
