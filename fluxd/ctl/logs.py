@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
+from fluxd.core.states import FINISHED
 from fluxd.ctl.client import Client, address
 from fluxd.ctl.verbs import Session, Verb
 from fluxd.ctl.waiting import patiently
 from fluxd.errors import Invalid, NotFound, Unavailable
 
 LOOK_S = 0.25
-ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "cancelled", "removed"})
 # Everything that could steer a terminal; a line may still be broken and indented.
 STEERING = re.compile(r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -90,7 +90,7 @@ def _last_try(client: Client, where: str, task_id: str, follow: bool) -> int:
     while True:
         if shown["try_number"]:
             return int(shown["try_number"])
-        if not follow or shown["state"] in ENDED:
+        if not follow or shown["state"] in FINISHED:
             reason = f" ({shown['reason']})" if shown["reason"] else ""
             raise NotFound("FLX-8014", f"The task {task_id!r} was not tried yet: it is {shown['state']}{reason}.")
         if not said:
@@ -109,7 +109,7 @@ def _tries(client: Client, where: str, number: int) -> Iterator[int]:
             number += 1
             sys.stderr.write(f"--- try {number} ---\n")
             yield number
-        elif shown["state"] in ENDED:
+        elif shown["state"] in FINISHED:
             return
         else:
             time.sleep(LOOK_S)
