@@ -18,7 +18,7 @@ from fluxd.core.ticks import EPOCH
 from fluxd.core.timetable import check_time, make_timetable
 from fluxd.errors import FluxError, Invalid
 
-HINTS = {cls: get_type_hints(cls) for cls in (DagSpec, TaskSpec, Schedule)}
+Fits = Callable[[Any], bool]
 NUMBER_MAX = 2**31 - 1  # what Postgres keeps in an integer, and more than anybody can mean
 AT_LEAST_ONE = ("max_active_runs", "max_active_tasks", "pool_slots")
 WORDS: dict[Any, str] = {
@@ -71,12 +71,12 @@ def _wrong(what: str, words: str) -> Invalid:
 
 
 def _check_fields(what: str, value: DagSpec | TaskSpec | Schedule) -> None:
-    for field in fields(value):
-        given, hint = getattr(value, field.name), HINTS[type(value)][field.name]
-        if not _fits(given, hint):
-            raise _wrong(what, f"has {field.name} {_short(given)}, which is not {_in_words(hint)}")
-        if field.name in AT_LEAST_ONE and given < 1:
-            raise _wrong(what, f"has {field.name} {given}, which is below 1")
+    for name, hint, fits in FIELDS[type(value)]:
+        given = getattr(value, name)
+        if not fits(given):
+            raise _wrong(what, f"has {name} {_short(given)}, which is not {_in_words(hint)}")
+        if name in AT_LEAST_ONE and given < 1:
+            raise _wrong(what, f"has {name} {given}, which is below 1")
 
 
 def _short(value: Any) -> str:
@@ -84,25 +84,30 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if get_args(hint):  # a union
-        return any(_fits(value, one) for one in get_args(hint))
-    check = CHECKS.get(hint)
-    return isinstance(value, hint) if check is None else check(value)
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-CHECKS: dict[Any, Callable[[Any], bool]] = {
-    int: lambda value: _is_number(value) and isinstance(value, int) and abs(value) <= NUMBER_MAX,
-    float: _is_number,
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, int) and abs(value) <= NUMBER_MAX
+
+
+def _fits(hint: Any) -> Fits:
+    """What tells whether a value is of this type."""
+    origin, of = get_origin(hint), [_fits(one) for one in get_args(hint) if one is not ...]
+    if origin is tuple:
+        return lambda value: isinstance(value, tuple) and all(map(of[0], value))
+    if origin is dict:
+        return lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if of:  # a union
+        return lambda value: any(fits(value) for fits in of)
+    return {int: _is_whole, float: _is_number}.get(hint) or (lambda value: isinstance(value, hint))
+
+
+# The fields of each kind of spec: (name, type, what tells whether a value is of it). Made once: each load looks.
+FIELDS: dict[type, list[tuple[str, Any, Fits]]] = {
+    kind: [(field.name, hints[field.name], _fits(hints[field.name])) for field in fields(kind)]
+    for kind, hints in ((kind, get_type_hints(kind)) for kind in (DagSpec, TaskSpec, Schedule))
 }
 
 

@@ -31,7 +31,6 @@ from fluxd.runner.spare import Spare
 READ_SIZE = 256 * 1024
 SPARE_BELOW = 2  # attempts that run at once
 EXIT_CUT_OFF = 71  # EX_OSERR
-REHEARSALS = 12  # above the number of runs after which the interpreter specialises code
 WARM_AFTER_S = 0.2
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
 THREADS = (
@@ -324,7 +323,7 @@ class _Host:
             with contextlib.suppress(Exception):  # what is wrong with a task is told when it runs
                 template.warm(self._loaded.dags.values())
                 # The interpreter makes code faster, and fills caches, where it runs: here once for all forks.
-                for _ in range(REHEARSALS):
+                for _ in range(loading.REHEARSALS):
                     child.rehearse(self._loaded.dags.values())
             gc.collect()
             gc.freeze()
