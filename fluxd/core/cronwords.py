@@ -28,6 +28,7 @@ MONTHS = (
 NTH = ("last", "first", "second", "third", "fourth", "fifth")
 # So many times of a day are listed one by one; more are said as a rhythm.
 LISTED = 4
+MANY = 120  # of one unit are easier to grasp in the next larger ones
 
 
 def schedule_in_words(schedule: Schedule, timezone: str = "UTC") -> str:
@@ -35,7 +36,7 @@ def schedule_in_words(schedule: Schedule, timezone: str = "UTC") -> str:
     if schedule.kind == "cron":
         return cron_in_words(read_cron(schedule.expression or ""), timezone)
     if schedule.kind == "interval":
-        return f"every {seconds_in_words(schedule.seconds or 0)}"
+        return f"every {_rhythm(schedule.seconds or 0)}"
     return "once" if schedule.kind == "once" else "only when triggered"
 
 
@@ -45,7 +46,8 @@ def cron_in_words(cron: Cron, timezone: str = "UTC") -> str:
     if cron.every_hour:
         rhythm = _within_the_hour(cron.times)
         return f"{rhythm}, {days}" if days else rhythm
-    return f"{days or 'every day'} {_times_of_day(cron.times)} {place(timezone)}"
+    times = f"{_times_of_day(cron.times)} {place(timezone)}"
+    return times if times.startswith("every") and not days else f"{days or 'every day'} {times}"
 
 
 def _listing(words: Sequence[str], joint: str = "and") -> str:
@@ -62,6 +64,15 @@ def _step(numbers: Sequence[int]) -> int | None:
     return steps.pop() if len(steps) == 1 else None
 
 
+def _rhythm(seconds: float) -> str:
+    """How often: "minute", "20 minutes", "2 hours", and what is no handful of any unit as a duration."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, rest = divmod(seconds, size)
+        if 1 <= count <= MANY and not rest:
+            return unit if count == 1 else f"{count:.0f} {unit}s"
+    return seconds_in_words(seconds)
+
+
 def _within_the_hour(times: Sequence[int]) -> str:
     minutes = sorted({seconds // 60 % 60 for seconds in times})
     step = _step(minutes)
@@ -70,7 +81,7 @@ def _within_the_hour(times: Sequence[int]) -> str:
     if len(minutes) == 60:
         return "every minute"
     if minutes[0] == 0 and step and step * len(minutes) == 60:
-        return f"every {step} minutes"
+        return f"every {_rhythm(step * 60)}"
     shown = [f":{minute:02d}" for minute in minutes]
     if len(minutes) > LISTED and step:
         return f"every {step} minutes from {shown[0]} to {shown[-1]} of every hour"
@@ -83,7 +94,7 @@ def _times_of_day(times: Sequence[int]) -> str:
     first, last, step = _clock(times[0]), _clock(times[-1]), _step(times)
     if step is None:
         return f"{len(times)} times from {first} to {last}"
-    return f"every {'minute' if step == 60 else seconds_in_words(step)} from {first} to {last}"
+    return f"every {_rhythm(step)} from {first} to {last}"
 
 
 def _runs_together(numbers: Sequence[int], names: Sequence[str]) -> str:

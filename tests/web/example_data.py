@@ -278,7 +278,7 @@ class Filler:
             found.append((*timetable.covered(due), due))
             due = timetable.due_before(due)
         if not found:  # by hand, on some days
-            moments = [self.now - timedelta(days=9 * n, hours=n) for n in range(6)]
+            moments = [self.now - timedelta(days=9 * n, hours=n + 1) for n in range(6)]
             found = [(at, at, None) for at in moments]
         return found[::-1]
 
@@ -326,6 +326,8 @@ class Filler:
         whole = sample.seconds * self.chance.lognormvariate(0, 0.25)
         if state is RunState.RUNNING:
             began = max(began, self.now - timedelta(seconds=whole * 0.6))
+        else:  # what has ended has ended by now
+            whole = min(whole, (self.now - began).total_seconds() / 3)
         run = Run(
             number=self.number,
             dag_id=sample.dag_id,

@@ -18,8 +18,8 @@ from fluxd.core.spec import Schedule
         ("15 * * * *", "every hour at :15"),
         ("5-59/10 * * * *", "every 10 minutes from :05 to :55 of every hour"),
         ("*/5 * * * mon", "every 5 minutes, on Monday"),
-        ("0 */2 * * *", "every day every 2 h from 00:00 to 22:00 Paris"),
-        ("*/15 9-17 * * *", "every day every 15 m from 09:00 to 17:45 Paris"),
+        ("0 */2 * * *", "every 2 hours from 00:00 to 22:00 Paris"),
+        ("*/15 9-17 * * *", "every 15 minutes from 09:00 to 17:45 Paris"),
         ("0 0 1 * *", "on day 1 of the month at 00:00 Paris"),
         ("0 0 1 1 *", "on day 1 in January at 00:00 Paris"),
         ("0 0 l * *", "on the last day of the month at 00:00 Paris"),
@@ -35,4 +35,6 @@ def test_cron_in_words(expression: str, words: str) -> None:
 def test_schedules_that_are_no_cron() -> None:
     assert schedule_in_words(Schedule()) == "only when triggered"
     assert schedule_in_words(Schedule("once")) == "once"
-    assert schedule_in_words(Schedule("interval", seconds=5400)) == "every 1 h 30 m"
+    intervals = {5400: "90 minutes", 60: "minute", 3600: "hour", 0.5: "0.5 s", 172800: "2 days", 86461: "1 d 1 m"}
+    for seconds, words in intervals.items():
+        assert schedule_in_words(Schedule("interval", seconds=seconds)) == f"every {words}"
