@@ -18,6 +18,7 @@ from fluxd.authoring import checks, registry
 from fluxd.authoring.context import make_context
 from fluxd.authoring.execution import Outcome, run
 from fluxd.authoring.params import merge
+from fluxd.authoring.references import RETURN_VALUE
 from fluxd.authoring.spec import shown
 from fluxd.authoring.template import renderer_of
 from fluxd.core.rules import COLUMN, RULES, Verdict, judge
@@ -88,21 +89,44 @@ def load_file(path: str | os.PathLike[str]) -> "list[DAG]":
 
 
 def render(
-    dag: "DAG", task_id: str, logical_date: Any = None, *, conf: Mapping[str, Any] | None = None
+    dag: "DAG",
+    task_id: str,
+    logical_date: Any = None,
+    *,
+    conf: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The template fields of a task as it would see them, each shortened to 2,000 characters."""
+    """The template fields of a task as it would see them, each shortened to 2,000 characters.
+
+    `results`: what other tasks returned, by task id. Raises NotFound FLX-3013 for a task that the dag does not have.
+    """
     _task(dag, task_id)
-    given = make_given(dag, logical_date, conf)
+    given = {**make_given(dag, logical_date, conf), "upstream_xcoms": _as_xcoms(dag, results)}
     operator = renderer_of(dag).operator(dag.tasks[task_id], make_context(dag, task_id, given))
     return {name: shown(getattr(operator, name)) for name in operator.template_fields}
 
 
 def test_task(
-    dag: "DAG", task_id: str, logical_date: Any = None, *, conf: Mapping[str, Any] | None = None, try_number: int = 1
+    dag: "DAG",
+    task_id: str,
+    logical_date: Any = None,
+    *,
+    conf: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    try_number: int = 1,
 ) -> Outcome:
-    """Run one task, whatever its upstreams: {"state", "error"?, "xcoms"?, "rendered"}."""
+    """Run one task, whatever its upstreams: {"state", "error"?, "xcoms"?, "rendered"}.
+
+    `results`: what other tasks returned, by task id. Raises NotFound FLX-3013 for a task that the dag does not have.
+    """
     _task(dag, task_id)
-    return _run(dag, task_id, make_given(dag, logical_date, conf), {}, try_number)
+    return _run(dag, task_id, make_given(dag, logical_date, conf), _as_xcoms(dag, results), try_number)
+
+
+def _as_xcoms(dag: "DAG", results: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    for task_id in results or ():
+        _task(dag, task_id)
+    return {task_id: {RETURN_VALUE: value} for task_id, value in (results or {}).items()}
 
 
 def test_dag(

@@ -1,7 +1,8 @@
-"""The value of --conf: JSON as it is written, or a sentence that says what of it cannot be kept."""
+"""The values of --conf and --result: JSON as it is written, or a sentence that says what is wrong with it."""
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from fluxd.errors import Invalid
@@ -36,6 +37,20 @@ def read_conf(text: str | None) -> dict[str, Any] | None:
     except UnicodeEncodeError:
         raise Invalid(CODE, "--conf has half of a character in it (\\ud800 to \\udfff alone); leave it out.") from None
     return conf
+
+
+def read_results(pairs: Iterable[str]) -> dict[str, Any]:
+    """The values of --result, by task id. Raises Invalid FLX-8019."""
+    found = {}
+    for pair in pairs:
+        task_id, is_there, value = pair.partition("=")
+        try:
+            found[task_id] = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            words = f"is not JSON ({error})" if is_there else "has no ="
+            hint = "write it like --result 'extract={\"rows\": 3}'"
+            raise Invalid("FLX-8019", f"--result {pair[:60]!r} {words}; {hint}.") from None
+    return found
 
 
 def _number(text: str) -> float:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fluxd.authoring import testing
 from fluxd.authoring.dag import DAG
 from fluxd.ctl import show
 from fluxd.ctl.client import address
-from fluxd.ctl.conf import read_conf
+from fluxd.ctl.conf import read_conf, read_results
 from fluxd.ctl.verbs import Session, Verb
 from fluxd.errors import FluxError, Invalid, NotFound, Unavailable
 
@@ -27,6 +27,14 @@ WHAT = click.argument("what", metavar="FILE|DAG")
 TASK = click.argument("task_id")
 DATE = click.option("--logical-date", metavar="TIME", help="The time it is for (default: now).")
 CONF = click.option("--conf", metavar="JSON", help="Values for the run, over the dag's params.")
+
+RESULTS = click.option(
+    "--result",
+    "results",
+    metavar="TASK=JSON",
+    multiple=True,
+    help="What a task before it returned; repeatable.",
+)
 
 
 @click.command("test", cls=Verb)
@@ -69,13 +77,14 @@ def test_dag(session: Session, what: str, logical_date: str | None, conf: str | 
 @TASK
 @DATE
 @CONF
+@RESULTS
 @click.pass_obj
-def test_task(session: Session, what: str, task_id: str, logical_date: str | None, conf: str | None) -> int:
+def test_task(session: Session, /, what: str, task_id: str, **given: Any) -> int:
     """Run one task here, once, whatever comes before it; exit code 1 where it failed.
 
-    Example: fluxctl tasks test dags/sales.py load --logical-date 2026-01-31
+    Example: fluxctl tasks test dags/sales.py load --logical-date 2026-01-31 --result 'extract={"rows": 3}'
     """
-    return _try_out(session, what, task_id, logical_date, conf, once=True)
+    return _try_out(session, what, task_id, once=True, **given)
 
 
 @click.command("run", cls=Verb)
@@ -83,25 +92,33 @@ def test_task(session: Session, what: str, task_id: str, logical_date: str | Non
 @TASK
 @DATE
 @CONF
+@RESULTS
 @click.pass_obj
-def run_task(session: Session, what: str, task_id: str, logical_date: str | None, conf: str | None) -> int:
+def run_task(session: Session, /, what: str, task_id: str, **given: Any) -> int:
     """Run one task here as often as its retries allow (without the delay); exit code 1 where all tries failed.
 
     Example: fluxctl tasks run sales load
     """
-    return _try_out(session, what, task_id, logical_date, conf, once=False)
+    return _try_out(session, what, task_id, once=False, **given)
 
 
 def _try_out(
-    session: Session, what: str, task_id: str, logical_date: str | None, conf: str | None, *, once: bool
+    session: Session,
+    what: str,
+    task_id: str,
+    *,
+    once: bool,
+    logical_date: str | None,
+    conf: str | None,
+    results: Sequence[str],
 ) -> int:
-    given = read_conf(conf)
+    given = {"conf": read_conf(conf), "results": read_results(results)}
     with _output_aside(session.json):
         dag = _find(session, what, task_id)
         spec: dict[str, Any] = next((task for task in dag.to_spec()["tasks"] if task["task_id"] == task_id), {})
         tries = 1 if once else 1 + int(spec.get("retries", 0))
         for number in range(1, tries + 1):
-            outcome: dict[str, Any] = testing.test_task(dag, task_id, logical_date, conf=given, try_number=number)
+            outcome: dict[str, Any] = testing.test_task(dag, task_id, logical_date, try_number=number, **given)
             error = outcome.get("error") or {}
             if outcome["state"] != "failed" or not error.get("retry", True):
                 break
@@ -136,15 +153,18 @@ def _try_out(
 @TASK
 @DATE
 @CONF
+@RESULTS
 @click.pass_obj
-def render_task(session: Session, what: str, task_id: str, logical_date: str | None, conf: str | None) -> None:
+def render_task(
+    session: Session, what: str, task_id: str, logical_date: str | None, conf: str | None, results: Sequence[str]
+) -> None:
     """Show a task's fields as it would see them, templates filled in.
 
     Example: fluxctl tasks render dags/sales.py load --logical-date 2026-01-31
     """
-    given = read_conf(conf)
+    given = {"conf": read_conf(conf), "results": read_results(results)}
     with _output_aside(session.json):
-        fields = testing.render(_find(session, what, task_id), task_id, logical_date, conf=given)
+        fields = testing.render(_find(session, what, task_id), task_id, logical_date, **given)
     if session.json:
         show.out(json.dumps({"task_id": task_id, "fields": fields}, ensure_ascii=False, default=str))
         return

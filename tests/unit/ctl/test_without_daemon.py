@@ -183,6 +183,34 @@ def test_a_task_is_tried_out_here(tmp_path: Path, dag_file: Path) -> None:
     assert ctl(tmp_path, "tasks", "test", "sales", "laod").returncode == 3
 
 
+def test_a_task_is_given_what_others_returned(tmp_path: Path) -> None:
+    file = tmp_path / "up.py"
+    file.write_text("""
+from fluxd import DAG, task
+from fluxd.ops import BashOperator
+
+with DAG("up", schedule=None):
+    @task
+    def extract():
+        return {"rows": 0}
+
+    @task
+    def load(table):
+        return table["rows"] * 2
+
+    load(extract()) >> BashOperator(task_id="tell", bash_command="echo {{ ti.xcom_pull('extract').rows }}")
+""")
+    for verb in ("test", "run"):
+        got = ctl(tmp_path, "tasks", verb, str(file), "load", "--result", 'extract={"rows": 21}', "--json")
+        assert json.loads(got.stdout)["xcoms"] == {"return_value": 42}, got.stderr
+    got = ctl(tmp_path, "tasks", "render", str(file), "tell", "--result", 'extract={"rows": 3}', "--json")
+    assert json.loads(got.stdout)["fields"]["bash_command"] == "echo 3"
+    for wrong, exit_code, code in (("extract", 2, "FLX-8019"), ("extract=x", 2, "FLX-8019"), ("nope=1", 3, "FLX-3013")):
+        got = ctl(tmp_path, "tasks", "test", str(file), "load", "--result", wrong)
+        assert (got.returncode, got.stdout) == (exit_code, "")
+        assert code in got.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
