@@ -96,7 +96,7 @@ class Daemon:
             post=self._post,
             source=self._source,
             reconciled=self._reconciled,
-            troubled=lambda error: observe(Seen.RUNNER_LOST, reason=error.message),
+            troubled=lambda error: observe(Seen.RUNNER_AWAITED, reason=error.message),
             options=RunnerOptions(settings.runner.hosts_max, settings.runner.host_idle_s, settings.runner.linger_s),
             limits=ImportLimits(settings.dagfiles.import_timeout_s, settings.dagfiles.import_memory_mb),
         )

@@ -138,6 +138,7 @@ class LocalExecutor(Executor):
         self._connected.clear()
         self._disconnected.set()
         if not self._closing:
+            observe(Seen.RUNNER_GONE, pid=self.runner.get("pid"))
             self._spawn(self._reconnect())
 
     async def _reconnect(self) -> None:
@@ -148,6 +149,7 @@ class LocalExecutor(Executor):
             except FluxError as error:
                 self._troubled(error)
                 await asyncio.sleep(RETRY_S)
+        observe(Seen.RUNNER_BACK, pid=self.runner["pid"], attempts=len(known))
         await self._reconciled(known)
 
     def _spawn(self, work: Any) -> None:

@@ -237,8 +237,11 @@ def test_a_killed_runner_takes_its_tasks_along_and_they_are_tried_again(daemon: 
     running(daemon, run_id, 1, "killed")
     begun(daemon, 1)
     (_, _, _, pid) = journal(daemon)[0]
-    os.kill(daemon.get("/status")["runner_pid"], signal.SIGKILL)
+    runner = daemon.get("/status")["runner_pid"]
+    os.kill(runner, signal.SIGKILL)
     run = daemon.wait("killed", run_id)
+    daemon.wait_for_line(f"the connection to the runner (pid {runner}) broke", since=0)
+    daemon.wait_for_line(f"connected to the runner (pid {daemon.get('/status')['runner_pid']})", since=0)
     assert run["state"] == "success", run
     assert run["tasks"][0]["try_number"] == 2
     assert not Path(f"/proc/{pid}").exists(), "the first process is gone before the second begins"
