@@ -28,6 +28,7 @@ def daemon() -> Iterator[Daemon]:
     one = Daemon(settings={"FLUXD__DAGFILES__IMPORT_TIMEOUT_S": "2"})
     one.write("good.py", GOOD.format(dag_id="good"))
     with one:
+        one.until_known("good")
         yield one
 
 
@@ -254,6 +255,7 @@ def test_stale_socket_is_replaced_and_no_daemon_is_said() -> None:
     one = Daemon()
     one.write("good.py", GOOD.format(dag_id="good"))
     with one:
+        one.until_known("good")
         one.kill()
         done = one.ctl("status", check=False)
         assert done.returncode == 5 and "FLX-8" in done.stderr

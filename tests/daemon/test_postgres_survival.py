@@ -47,6 +47,7 @@ def daemon() -> Iterator[Daemon]:
     one = Daemon()
     one.write("gated.py", GATED)
     with one:
+        one.until_known("gated")
         yield one
 
 

@@ -87,6 +87,7 @@ def daemon() -> Iterator[Daemon]:
     one = Daemon(settings={"FLUXD__EXECUTOR__KILL_GRACE_S": "1"})
     one.write("gated.py", GATED)
     with one:
+        one.until_known("gated")
         yield one
 
 
@@ -197,6 +198,7 @@ def test_a_second_ctrl_c_waits_no_longer_for_what_does_not_end() -> None:
     daemon = Daemon(settings={"FLUXD__EXECUTOR__KILL_GRACE_S": "600"})
     daemon.write("deaf.py", DEAF)
     with daemon:
+        daemon.until_known("deaf")
         run_id = daemon.trigger("deaf")
         begun(daemon, 1)
         (_, _, _, pid) = journal(daemon)[0]
