@@ -149,6 +149,8 @@ async def test_a_run_says_what_it_covers_and_why_it_failed(
     assert "its upstream load did not succeed" in text
     assert "Run failed tasks again" in text
     assert "Cancel run" not in text
+    took = re.search(r"took ((?:[\d.]+ [smhd] ?)+)", text)
+    assert took and f"In the run 0 – {took[1]}" in text, "the scale of the bars is the run's time"
 
 
 async def test_a_live_run_can_be_cancelled_and_is_explained(
