@@ -24,16 +24,17 @@ import uvloop
 from aiohttp import web
 
 from fluxd import config, home
-from fluxd.core.commands import Revived, Saves
+from fluxd.core.commands import Saves
 from fluxd.core.events import Event, Interrupt
 from fluxd.core.scheduler import Scheduler
+from fluxd.core.snapshot import Revived
 from fluxd.dagfiles import DagFiles
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable
 from fluxd.executors.local import LocalExecutor
-from fluxd.keeper import Keeper, unused
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
+from fluxd.persistence import Persistence, unused
 from fluxd.runner.client import ImportLimits, RunnerOptions
 from fluxd.sensing import Sensing
 from fluxd.store import accounts
@@ -61,7 +62,7 @@ class Daemon:
         self._ending: anyio.CancelScope | None = None  # the time that tasks get to end in; another signal cuts it short
         self.address = ""
         self.engine: Engine
-        self._keeper_open = asyncio.Event()
+        self._persistence_open = asyncio.Event()
         # What the runner tells while the database is still starting; None once the engine takes it.
         self._early: list[Event] | None = []
         # What a runner knows that was connected anew before there was an engine.
@@ -103,13 +104,13 @@ class Daemon:
         runner = asyncio.create_task(self.executor.open())
         try:
             url, connections = await self._database_url(stack)
-            self.keeper = await stack.enter_async_context(Keeper.open(url, settings))
-            self._keeper_open.set()
+            self.persistence = await stack.enter_async_context(Persistence.open(url, settings))
+            self._persistence_open.set()
         except BaseException:
             runner.cancel()
             raise
         self.launcher = Launcher(
-            settings, version=self.keeper.version, xcoms=self.keeper.xcoms, connections=connections
+            settings, version=self.persistence.version, xcoms=self.persistence.xcoms, connections=connections
         )
         self.sensing = Sensing(
             self._post,
@@ -120,9 +121,9 @@ class Daemon:
         stack.push_async_callback(self.sensing.close)
         self.engine = Engine(
             Scheduler(parallelism=settings.executor.parallelism),
-            save=self.keeper.save,
+            save=self.persistence.save,
             revive=self._revive,
-            run_id_taken=self.keeper.run_id_taken,
+            run_id_taken=self.persistence.run_id_taken,
             start_messages=self.launcher.messages,
             on_saved=self._saved,
         )
@@ -136,7 +137,7 @@ class Daemon:
         await self._recover(known if self._early_known is None else self._early_known)
         self._recovered = True
         self.dag_files = DagFiles(
-            settings, load=self._load, store=self.keeper, post=self._post, on_change=self._files_changed
+            settings, load=self._load, store=self.persistence, post=self._post, on_change=self._files_changed
         )
         self._watch = LoopWatch(asyncio.get_running_loop())
         self._watch.start()
@@ -169,7 +170,7 @@ class Daemon:
                     await asyncio.to_thread(self.embedded.stop)
 
     async def _recover(self, known: set[int]) -> None:
-        snapshot, with_xcoms = await self.keeper.load()
+        snapshot, with_xcoms = await self.persistence.load()
         self.launcher.recall(with_xcoms)
         turn = self.engine.scheduler.recover(snapshot, datetime.now(UTC))
         await self.engine.perform(turn)
@@ -178,7 +179,7 @@ class Daemon:
 
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
         state = WebState(
-            db=self.keeper.db,
+            db=self.persistence.db,
             post=self.engine.ask,
             live=self.live,
             settings=self.settings,
@@ -207,9 +208,9 @@ class Daemon:
                 await self.dag_files.loaded.wait()
 
     async def _say_ready(self) -> None:
-        await accounts.ensure_admin(self.keeper.db.read)
+        await accounts.ensure_admin(self.persistence.db.read)
         if self.interactive:
-            link = await accounts.make_login_link(self.keeper.db.read, self.settings.web.login_link_minutes)
+            link = await accounts.make_login_link(self.persistence.db.read, self.settings.web.login_link_minutes)
             minutes = self.settings.web.login_link_minutes
             say(f"log in: {self.address}{link}  (once, within {minutes:g} minutes; again: fluxctl users login-link)")
         say(f"ready: {self.address}")
@@ -224,8 +225,8 @@ class Daemon:
 
     async def _source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
         # A runner asks as soon as it is connected; the database may still be starting then.
-        await self._keeper_open.wait()
-        return await self.keeper.source(bundle)
+        await self._persistence_open.wait()
+        return await self.persistence.source(bundle)
 
     async def _load(self, file: str) -> dict[str, Any]:
         return await self.executor.load(file, self.settings.dags)
@@ -237,7 +238,7 @@ class Daemon:
             self._early_known = known
 
     async def _revive(self, run_number: int) -> Revived | None:
-        revived = await self.keeper.revive(run_number)
+        revived = await self.persistence.revive(run_number)
         if revived is not None:  # any of its tasks may have XComs: the launcher forgot them when the run ended
             self.launcher.recall([(run_number, task.task_id) for task in revived.spec.tasks])
         return revived
@@ -246,11 +247,11 @@ class Daemon:
         await self.engine.run()
 
     async def _beats(self) -> None:
-        await beat(self.settings.supervisor.beat_s, self.keeper.beat)
+        await beat(self.settings.supervisor.beat_s, self.persistence.beat)
 
     def _saved(self, saves: Saves) -> None:
         self.launcher.note(saves)
-        self.live.publish("changed", self.keeper.changes(saves))
+        self.live.publish("changed", self.persistence.feed.changes(saves))
 
     def _files_changed(self, file: str) -> None:
         self.live.publish("changed", {"runs": [], "tasks": [], "dags": [], "files": [file]})

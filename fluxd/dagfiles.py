@@ -9,7 +9,6 @@ import contextlib
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -17,8 +16,9 @@ from fluxd.config import Settings
 from fluxd.core.events import DagLoaded, DagRemoved, Event
 from fluxd.core.spec import DagSpec
 from fluxd.core.specchecks import checked_dag
-from fluxd.dagfolder import Look, changes, lies_in
+from fluxd.dagfolder import FolderChange, changes, lies_in
 from fluxd.errors import FluxError, Invalid
+from fluxd.filenames import is_dag_file
 from fluxd.observations import Seen, observe
 
 DAG_TAKEN = "FLX-5040"
@@ -29,7 +29,7 @@ RETRY_MAX_S = 60.0
 
 
 @dataclass(frozen=True)
-class Loaded:
+class StoredFile:
     """What a load came to: the dags that the file defines now, and those that it no longer does."""
 
     versions: dict[str, int]  # dag id -> version id
@@ -39,7 +39,7 @@ class Loaded:
 class DagStore(Protocol):
     """Where what is known of dag files is kept."""
 
-    async def loaded(self, file: str, message: dict[str, Any]) -> Loaded: ...
+    async def loaded(self, file: str, message: dict[str, Any]) -> StoredFile: ...
 
     async def broken(self, file: str, error: dict[str, Any]) -> None: ...
 
@@ -48,13 +48,8 @@ class DagStore(Protocol):
     async def known(self) -> set[str]: ...
 
 
-def is_dag_file(path: Path) -> bool:
-    """Every .py file counts, except hidden ones and those whose name (or a folder of theirs) begins with `_`."""
-    return path.suffix == ".py" and not any(part.startswith((".", "_")) for part in path.parts)
-
-
 def dag_files(files: set[str]) -> set[str]:
-    return {file for file in files if is_dag_file(Path(file))}
+    return {file for file in files if is_dag_file(file)}
 
 
 def shown(file: str) -> str:
@@ -99,7 +94,7 @@ class DagFiles:
             async for look in found:
                 await self._follow(look)
 
-    async def _follow(self, look: Look) -> None:
+    async def _follow(self, look: FolderChange) -> None:
         gone = {shown(file) for file in dag_files(look.gone)}
         if look.present is not None:
             self._there = dag_files(look.present)
@@ -122,7 +117,7 @@ class DagFiles:
         await asyncio.gather(*loads)
         self.loaded.set()
 
-    def _affected(self, look: Look) -> set[str]:
+    def _affected(self, look: FolderChange) -> set[str]:
         files = dag_files(look.changed)
         changed = look.changed | look.gone
         if changed or look.anew:

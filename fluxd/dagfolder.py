@@ -31,7 +31,7 @@ Identity = tuple[int, int]  # device and inode
 
 
 @dataclass(frozen=True)
-class Look:
+class FolderChange:
     """What a look at the folder found: Python files, by their paths relative to it."""
 
     changed: set[str]
@@ -96,10 +96,10 @@ def _entries(path: Path) -> list[str]:
         ]
 
 
-async def changes(folder: Path, settle_ms: int) -> AsyncGenerator[Look, None]:
+async def changes(folder: Path, settle_ms: int) -> AsyncGenerator[FolderChange, None]:
     """First all that is there, then what changes. A folder that is away for a while changes nothing."""
     loop = asyncio.get_running_loop()
-    looks: asyncio.Queue[Look] = asyncio.Queue()
+    looks: asyncio.Queue[FolderChange] = asyncio.Queue()
     ended = asyncio.Event()
     stop = threading.Event()
 
@@ -126,7 +126,9 @@ async def changes(folder: Path, settle_ms: int) -> AsyncGenerator[Look, None]:
 class _Watch:
     """The thread's work: looks at the folder until `stop` is set, and tells what changed."""
 
-    def __init__(self, folder: Path, settle_ms: int, tell: Callable[[Look], None], stop: threading.Event) -> None:
+    def __init__(
+        self, folder: Path, settle_ms: int, tell: Callable[[FolderChange], None], stop: threading.Event
+    ) -> None:
         self._folder = folder
         self._settle_ms = settle_ms
         self._tell = tell
@@ -193,7 +195,7 @@ class _Watch:
         changed = {file for file, stamp in now.items() if before.get(file) != stamp}
         kept = {file: before[file] for file in before.keys() - now.keys() if lies_in(file, unread)}
         gone = before.keys() - now.keys() - kept.keys()
-        return self._found(now | kept, Look(changed, gone, now.keys() | kept.keys(), unread, anew))
+        return self._found(now | kept, FolderChange(changed, gone, now.keys() | kept.keys(), unread, anew))
 
     def _look_at(self, touched: set[str]) -> bool:
         """Look at these paths, each a file or a folder that came, went or changed. False as in `_look_through`."""
@@ -214,9 +216,9 @@ class _Watch:
         if not changed and not gone:
             return True
         rest = {file: stamp for file, stamp in self._stamps.items() if file not in gone}
-        return self._found(rest | now, Look(changed, gone))
+        return self._found(rest | now, FolderChange(changed, gone))
 
-    def _found(self, stamps: dict[str, Stamp], look: Look) -> bool:
+    def _found(self, stamps: dict[str, Stamp], look: FolderChange) -> bool:
         # A folder that is moved away during a look seems to lose its files.
         if _identity(self._folder) != self._own:
             return False

@@ -11,28 +11,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from fluxd.core.commands import (
-    AckAttempt,
-    Act,
-    BeginWait,
-    EndWait,
-    KillAttempt,
-    Reply,
-    Revived,
-    Saves,
-    StartAttempt,
-    Turn,
-)
+from fluxd.core.commands import AckAttempt, BeginWait, Command, EndWait, KillAttempt, Reply, Saves, StartAttempt, Turn
 from fluxd.core.events import ClearTasks, Event, MarkTasks, TriggerRun
 from fluxd.core.scheduler import Scheduler
+from fluxd.core.snapshot import Revived
 from fluxd.errors import FluxError, Unavailable
 from fluxd.executors import Executor
+
+
+def utc_now() -> datetime:
+    """The wall clock. The simulation passes one of its own."""
+    return datetime.now(UTC)
 
 
 class Waiting(Protocol):
     """What polls for waiting instances."""
 
-    def begin(self, act: BeginWait) -> None: ...
+    def begin(self, command: BeginWait) -> None: ...
 
     def end(self, fence: int) -> None: ...
 
@@ -49,6 +44,7 @@ class Engine:
         run_id_taken: Callable[[TriggerRun], Awaitable[bool]],
         start_messages: Callable[[list[StartAttempt]], Awaitable[list[dict[str, Any]]]],
         on_saved: Callable[[Saves], None],
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.scheduler = scheduler
         self.executor: Executor
@@ -58,6 +54,7 @@ class Engine:
         self._run_id_taken = run_id_taken
         self._start_messages = start_messages
         self._on_saved = on_saved
+        self._now = now
         self._inbox: list[Event] = []
         self._woken = asyncio.Event()
         self._turned = asyncio.Event()
@@ -110,7 +107,7 @@ class Engine:
             await self._save(turn.saves)
             self.turns += 1
             self._on_saved(turn.saves)
-        await self._act(turn.acts)
+        await self._carry_out(turn.commands)
         self._turned.set()
 
     async def _work_or_time(self) -> None:
@@ -123,7 +120,7 @@ class Engine:
             await self._woken.wait()
             return
         # The wall clock may be set while we sleep: never sleep past a minute without looking at it again.
-        delay = min(60.0, (wake_at - datetime.now(UTC)).total_seconds())
+        delay = min(60.0, (wake_at - self._now()).total_seconds())
         if delay > 0:
             timer = asyncio.get_running_loop().call_later(delay, self._woken.set)
             await self._woken.wait()
@@ -151,25 +148,25 @@ class Engine:
             assert isinstance(event, ClearTasks | MarkTasks | TriggerRun)
             self._reply(Reply(event.request, error=error))
             del events[0]
-        await self.perform(self.scheduler.handle(events, datetime.now(UTC)))
+        await self.perform(self.scheduler.handle(events, self._now()))
 
-    async def _act(self, acts: list[Act]) -> None:
-        starts = [act for act in acts if isinstance(act, StartAttempt)]
-        acks = [act.fence for act in acts if isinstance(act, AckAttempt)]
+    async def _carry_out(self, commands: list[Command]) -> None:
+        starts = [command for command in commands if isinstance(command, StartAttempt)]
+        acks = [command.fence for command in commands if isinstance(command, AckAttempt)]
         if acks:
             self.executor.ack(acks)
         if starts:
             self.executor.start(await self._start_messages(starts))
-        for act in acts:
-            match act:
+        for command in commands:
+            match command:
                 case KillAttempt():
-                    self.executor.kill(act.fence, act.reason)
+                    self.executor.kill(command.fence, command.reason)
                 case BeginWait():
-                    self.waiting.begin(act)
+                    self.waiting.begin(command)
                 case EndWait():
-                    self.waiting.end(act.fence)
+                    self.waiting.end(command.fence)
                 case Reply():
-                    self._reply(act)
+                    self._reply(command)
 
     def _reply(self, reply: Reply) -> None:
         answer = self._asked.get(reply.request)
@@ -192,9 +189,9 @@ class Engine:
         known, self._reconcile = self._reconcile, None
         if known is None:
             return
-        for lost in self.scheduler.vanished(known, datetime.now(UTC)):
+        for lost in self.scheduler.vanished(known, self._now()):
             self.post(lost)
-        await self._act(self.scheduler.unsettled(known))
+        await self._carry_out(self.scheduler.unsettled(known))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Look after each turn until `condition` holds."""

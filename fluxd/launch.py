@@ -7,7 +7,6 @@ params, and what its direct upstreams handed on.
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from fluxd.config import Settings
@@ -15,6 +14,7 @@ from fluxd.core.commands import Saves, StartAttempt
 from fluxd.core.model import Run
 from fluxd.core.spec import DagSpec
 from fluxd.core.states import RUN_FINISHED
+from fluxd.core.timetable import rfc3339
 
 VERSIONS_KEPT = 2000
 
@@ -29,11 +29,6 @@ class Version:
 
 
 XComs = dict[tuple[int, str], dict[str, Any]]  # (run number, task id) -> key -> value
-
-
-def rfc3339(moment: datetime) -> str:
-    """UTC, ending in Z."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class Launcher:

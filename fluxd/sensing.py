@@ -55,29 +55,29 @@ class Sensing:
     def waiting(self) -> int:
         return len(self._probe_of)
 
-    def begin(self, act: BeginWait) -> None:
+    def begin(self, command: BeginWait) -> None:
         """Wait for this too. Beginning a wait that is under way changes nothing."""
-        if act.fence in self._probe_of:
+        if command.fence in self._probe_of:
             return
         try:
-            self._begin(act)
+            self._begin(command)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # A request as no child of ours writes it: its task fails, nobody else is hurt.
             reason = f"FLX-3045: the request of the sensor cannot be read ({type(error).__name__}: {error})"
-            self._post(WaitEnded(act.fence, "failed", datetime.now(UTC), (), reason))
+            self._post(WaitEnded(command.fence, "failed", datetime.now(UTC), (), reason))
 
-    def _begin(self, act: BeginWait) -> None:
-        request = act.request
+    def _begin(self, command: BeginWait) -> None:
+        request = command.request
         interval_s = float(request.get("poke_interval") or 30.0)
         backoff = bool(request.get("exponential_backoff"))
-        what = f"{act.run.dag_id}/{act.run.run_id}/{act.instance.task_id}"
+        what = f"{command.run.dag_id}/{command.run.run_id}/{command.instance.task_id}"
         key = json.dumps([request["sensor"], request["args"], interval_s, backoff], sort_keys=True)
-        self._probe_of[act.fence] = key
+        self._probe_of[command.fence] = key
         if probe := self._probes.get(key):
-            probe.waiters[act.fence] = what
+            probe.waiters[command.fence] = what
             probe.changed.set()
             return
-        probe = Probe(request["sensor"], request["args"], interval_s, backoff, {act.fence: what})
+        probe = Probe(request["sensor"], request["args"], interval_s, backoff, {command.fence: what})
         self._probes[key] = probe
         task = asyncio.get_running_loop().create_task(self._poll(key, probe), name=f"probe {probe.sensor}")
         self._tasks.add(task)

@@ -15,7 +15,7 @@ from fluxd.authoring.current import running
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.outcomes import FailTask, SkipTask, TaskTerminated, TaskTimeout
 from fluxd.authoring.references import RETURN_VALUE
-from fluxd.authoring.requests import Command
+from fluxd.authoring.requests import ExecCommand
 from fluxd.authoring.sensor import BaseSensor
 from fluxd.authoring.spec import shown
 from fluxd.authoring.template import renderer_of, waits_in_daemon
@@ -32,7 +32,7 @@ REHEARSAL = {
     "data_interval_end": "2000-01-02T00:00:00Z",
 }
 # Becomes the command and never returns; `rendered` is to be kept first, for nobody can tell it afterwards.
-Replace = Callable[[Command, dict[str, Any]], NoReturn]
+Replace = Callable[[ExecCommand, dict[str, Any]], NoReturn]
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
     `replace`, where given, lets a command take the place of this process. `local`: there is no daemon that could wait
     in a sensor's place.
     """
-    attempt = Attempt(dag, task_id, context, replace, local)
+    attempt = Execution(dag, task_id, context, replace, local)
     token = running.set(None)
     try:
         return attempt.run()
@@ -60,7 +60,7 @@ def rehearse(dags: Iterable["DAG"]) -> None:
             return
 
 
-class Attempt:
+class Execution:
     """One task being run."""
 
     def __init__(
@@ -126,7 +126,7 @@ class Attempt:
         result = operator.execute(context)
         if inspect.isawaitable(result):
             result = _finish(result)
-        if isinstance(result, Command):
+        if isinstance(result, ExecCommand):
             return self._command(result)
         self._push(operator, result)
         return {"state": "success"}
@@ -142,7 +142,7 @@ class Attempt:
         self.rendered = {name: shown(getattr(operator, name)) for name in operator.template_fields}
         return operator
 
-    def _command(self, command: Command) -> Outcome:
+    def _command(self, command: ExecCommand) -> Outcome:
         if self.replace is not None:
             self.replace(command, self.rendered)
         code, last_line = command.run()

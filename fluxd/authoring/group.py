@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fluxd.authoring import checks
 from fluxd.authoring.current import building
-from fluxd.authoring.node import Node
+from fluxd.authoring.node import DagNode
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
     from fluxd.authoring.dag import DAG
 
 
-class TaskGroup(Node):
+class TaskGroup(DagNode):
     """`with TaskGroup("load"):` puts the tasks made in it into the group: task `a` becomes `load.a`.
 
     Edges to a group lead to its first tasks, edges from it come from its last ones. `default_args` add to those of

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fluxd.authoring.dag import DAG
 
 
-class Node:
+class DagNode:
     """Something that edges lead to and from: a task, a group of tasks, the result of a task."""
 
     def wired(self) -> "tuple[DAG | None, str]":
@@ -33,18 +33,18 @@ class Node:
         connect(other, self)
         return other
 
-    def __rrshift__(self, other: Any) -> "Node":
+    def __rrshift__(self, other: Any) -> "DagNode":
         connect(other, self)
         return self
 
-    def __rlshift__(self, other: Any) -> "Node":
+    def __rlshift__(self, other: Any) -> "DagNode":
         connect(self, other)
         return self
 
 
-def flat(nodes: Any) -> list[Node]:
+def flat(nodes: Any) -> list[DagNode]:
     """The nodes of a node, or of lists of them however nested. Raises Invalid FLX-1014 on anything else."""
-    if isinstance(nodes, Node):
+    if isinstance(nodes, DagNode):
         return [nodes]
     if isinstance(nodes, list | tuple | set | frozenset):
         return [node for inner in nodes for node in flat(inner)]

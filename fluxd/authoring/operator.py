@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Unpack
 
 from fluxd.authoring import checks
 from fluxd.authoring.current import building
-from fluxd.authoring.node import Node
+from fluxd.authoring.node import DagNode
 from fluxd.authoring.policy import TASK_ARGUMENTS, Policy, TaskArguments, make_policy
 from fluxd.authoring.references import XComArg, references_in
 from fluxd.errors import Invalid
@@ -91,7 +91,7 @@ def _place(kwargs: dict[str, Any]) -> "tuple[DAG | None, TaskGroup | None]":
     return dag, None if group is dag else group
 
 
-class BaseOperator(Node, metaclass=OperatorType):
+class BaseOperator(DagNode, metaclass=OperatorType):
     """A kind of work. A subclass names its `template_fields` and has `execute(context)`, `def` or `async def`.
 
     What `execute` returns is the task's XCom `return_value`. Its attributes named in `template_fields` are rendered

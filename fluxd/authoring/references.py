@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fluxd.authoring.node import Node
+from fluxd.authoring.node import DagNode
 from fluxd.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Reference:
         self._too_early("tested for truth")
 
 
-class XComArg(Reference, Node):
+class XComArg(Reference, DagNode):
     """What a task will have returned or pushed: `op.output`, `op.output["rows"]`, the result of calling a @task."""
 
     def __init__(self, operator: "BaseOperator", path: tuple[Any, ...] = ()) -> None:

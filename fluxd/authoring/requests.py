@@ -10,7 +10,7 @@ LINE_MAX = 4096
 
 
 @dataclass(frozen=True)
-class Command:
+class ExecCommand:
     """Go on as this command: its exit code is the task's end, its last line of output the XCom `return_value`."""
 
     argv: list[str]

@@ -19,9 +19,9 @@ from fluxd.authoring.checks import nearest
 from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.references import Reference, is_template
+from fluxd.authoring.sensor import SHIPPED
 from fluxd.authoring.spec import shown
 from fluxd.errors import FluxError, Invalid
-from fluxd.sensors import SHIPPED
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

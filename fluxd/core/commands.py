@@ -1,7 +1,7 @@
 """What the scheduler asks of the world.
 
 One `Turn` is the answer to one call of `Scheduler.handle`: first everything that must be in Postgres (`saves`, each
-row at most once, in its last form), then everything that is done only after it is there (`acts`). A turn can be
+row at most once, in its last form), then everything that is done only after it is there (`commands`). A turn can be
 saved twice with the same effect as once: the engine repeats it when it does not know whether a commit arrived.
 """
 
@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import Any
 
 from fluxd.core.model import Attempt, Instance, Run
-from fluxd.core.spec import DagSpec
-from fluxd.core.states import State
 from fluxd.errors import FluxError
 
 
@@ -121,69 +119,10 @@ class Reply:
     error: FluxError | None = None
 
 
-Act = StartAttempt | KillAttempt | BeginWait | EndWait | AckAttempt | Reply
+Command = StartAttempt | KillAttempt | BeginWait | EndWait | AckAttempt | Reply
 
 
 @dataclass(slots=True)
 class Turn:
     saves: Saves = field(default_factory=Saves)
-    acts: list[Act] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class DagRow:
-    """A dag as the database has it, for recovery.
-
-    `seen_before`: its timetable has stood somewhere: it has a next tick, a scheduled run or a skip; if not, it begins.
-    """
-
-    spec: DagSpec
-    version_id: int
-    paused: bool
-    next_due_at: datetime | None
-    seen_before: bool = True
-    removed: bool = False
-
-
-@dataclass(slots=True)
-class PastRun:
-    """How the tasks of a finished scheduled run ended, for tasks that depend on it (`depends_on_past`)."""
-
-    dag_id: str
-    due_at: datetime
-    logical_date: datetime
-    states: dict[str, State] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Revived:
-    """A finished run brought back to memory so that some of it can run again.
-
-    `before`: the scheduled run of the dag that was due before it, for tasks that depend on their past.
-    """
-
-    run: Run
-    spec: DagSpec
-    instances: list[Instance]
-    before: PastRun | None = None
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """All that the scheduler must know at start: the live part of the database.
-
-    `versions` holds the specs that live runs are pinned to. `attempts` are the live ones.
-    `last_run_number` and `last_fence` are the greatest ever given. `past`: per dag the newest finished scheduled run
-    (its `states` may stay empty where no task has depends_on_past), and, for dags with depends_on_past, those finished
-    runs that come directly before a live one.
-    """
-
-    dags: list[DagRow] = field(default_factory=list)
-    versions: dict[int, DagSpec] = field(default_factory=dict)
-    runs: list[Run] = field(default_factory=list)
-    instances: list[Instance] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    pools: dict[str, int] = field(default_factory=dict)
-    past: list[PastRun] = field(default_factory=list)
-    last_run_number: int = 0
-    last_fence: int = 0
+    commands: list[Command] = field(default_factory=list)

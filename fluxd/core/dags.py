@@ -3,42 +3,42 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from fluxd.core.commands import DagRow, PastRun
+from fluxd.core.catchup import first_cursor, record_skip, skip_missed
 from fluxd.core.events import DagLoaded, DagRemoved, ForgetDag, PauseDag
 from fluxd.core.live import Dag
-from fluxd.core.memory import Memory
+from fluxd.core.snapshot import DagRow, PastRun
 from fluxd.core.spec import DagSpec
 from fluxd.core.ticks import EPOCH, MICROSECOND
-from fluxd.core.ticks_missed import first_cursor, record_skip, skip_missed
 from fluxd.core.timetable import NO_TIMETABLE, Timetable, make_timetable
+from fluxd.core.working_set import WorkingSet
 from fluxd.errors import FluxError, NotFound, Refused
 
 
-def loaded(memory: Memory, event: DagLoaded, now: datetime) -> None:
+def loaded(working: WorkingSet, event: DagLoaded, now: datetime) -> None:
     """A new dag, a new version of one, or one that is back."""
-    known = memory.dags.get(event.spec.dag_id)
+    known = working.dags.get(event.spec.dag_id)
     if known is None:
         paused = event.spec.is_paused_upon_creation if event.paused is None else event.paused
-        dag = _remember(memory, DagRow(event.spec, event.version_id, bool(paused), None, seen_before=False))
-        memory.move_cursor(dag, first_cursor(dag, now))
-        memory.to_advance[dag.dag_id] = dag
+        dag = _remember(working, DagRow(event.spec, event.version_id, bool(paused), None, seen_before=False))
+        working.move_cursor(dag, first_cursor(dag, now))
+        working.to_advance[dag.dag_id] = dag
         return
-    update(memory, known, event.spec, event.version_id, now)
+    update(working, known, event.spec, event.version_id, now)
 
 
-def _remember(memory: Memory, row: DagRow) -> Dag:
+def _remember(working: WorkingSet, row: DagRow) -> Dag:
     timetable, trouble = _timetable(row.spec)
     dag = Dag(
         spec=row.spec,
         version_id=row.version_id,
-        plan=memory.plan(row.version_id, row.spec),
+        plan=working.plan(row.version_id, row.spec),
         timetable=timetable,
         paused=row.paused,
         removed=row.removed,
         next_due_at=row.next_due_at,
         trouble=trouble,
     )
-    memory.dags[row.spec.dag_id] = dag
+    working.dags[row.spec.dag_id] = dag
     return dag
 
 
@@ -50,50 +50,50 @@ def _timetable(spec: DagSpec) -> tuple[Timetable, str | None]:
         return NO_TIMETABLE, str(error)
 
 
-def restore(memory: Memory, row: DagRow, past: Sequence[PastRun], now: datetime) -> Dag:
+def restore(working: WorkingSet, row: DagRow, past: Sequence[PastRun], now: datetime) -> Dag:
     """A dag from the database, at start, with what is known of its finished scheduled runs."""
-    dag = _remember(memory, row)
+    dag = _remember(working, row)
     for run in past:
         dag.last_due_at = max(dag.last_due_at or run.due_at, run.due_at)
         dag.last_logical_date = max(dag.last_logical_date or run.logical_date, run.logical_date)
         if run.states:
             dag.past[run.due_at] = dict(run.states)
     if not row.seen_before:
-        memory.move_cursor(dag, first_cursor(dag, now))
+        working.move_cursor(dag, first_cursor(dag, now))
     elif not dag.removed:
-        _mend_cursor(memory, dag, now)
+        _mend_cursor(working, dag, now)
         if not dag.paused:
-            skip_missed(memory, dag, now, "fluxd was not running")
-    memory.to_advance[dag.dag_id] = dag
+            skip_missed(working, dag, now, "fluxd was not running")
+    working.to_advance[dag.dag_id] = dag
     return dag
 
 
-def _mend_cursor(memory: Memory, dag: Dag, now: datetime) -> None:
+def _mend_cursor(working: WorkingSet, dag: Dag, now: datetime) -> None:
     """The schedule, or the rules of its zone, may have changed since the cursor was stored: it must stand on a tick."""
     due, timetable = dag.next_due_at, dag.timetable
     handled = dag.last_due_at or EPOCH
     if due is None:
         due = timetable.due_after(max(now, handled))
         if due is not None:
-            memory.move_cursor(dag, due)
+            working.move_cursor(dag, due)
     elif dag.trouble is None and not timetable.is_due(due):
         if due <= now:
-            record_skip(memory, dag, timetable, due, due, "the dag's schedule was changed")
-        memory.move_cursor(dag, timetable.due_after(max(min(due, now), handled)))
+            record_skip(working, dag, timetable, due, due, "the dag's schedule was changed")
+        working.move_cursor(dag, timetable.due_after(max(min(due, now), handled)))
 
 
-def update(memory: Memory, dag: Dag, spec: DagSpec, version_id: int, now: datetime) -> None:
+def update(working: WorkingSet, dag: Dag, spec: DagSpec, version_id: int, now: datetime) -> None:
     """A known dag has a new version, or its file is back."""
     old, before = dag.timetable, dag.spec
-    dag.spec, dag.version_id, dag.plan = spec, version_id, memory.plan(version_id, spec)
+    dag.spec, dag.version_id, dag.plan = spec, version_id, working.plan(version_id, spec)
     dag.timetable, dag.trouble = _timetable(spec)
     was_removed, dag.removed = dag.removed, False
     if dag.timetable != old and not _same_ticks(before, spec, dag):
-        _change_ticks(memory, dag, old, now)
+        _change_ticks(working, dag, old, now)
     elif was_removed and not dag.paused:
-        skip_missed(memory, dag, now, "the dag's file was away")
+        skip_missed(working, dag, now, "the dag's file was away")
     dag.watched = None
-    memory.to_advance[dag.dag_id] = dag
+    working.to_advance[dag.dag_id] = dag
 
 
 def _same_ticks(before: DagSpec, spec: DagSpec, dag: Dag) -> bool:
@@ -103,7 +103,7 @@ def _same_ticks(before: DagSpec, spec: DagSpec, dag: Dag) -> bool:
     return dag.next_due_at is not None and dag.timetable.kind != "once" and dag.timetable.is_due(dag.next_due_at)
 
 
-def _change_ticks(memory: Memory, dag: Dag, old: Timetable, now: datetime) -> None:
+def _change_ticks(working: WorkingSet, dag: Dag, old: Timetable, now: datetime) -> None:
     """Another schedule from now on: nothing fires at once, and ticks of the old one that are owed are closed.
 
     A dag that catches up on everything goes on with the ticks of the new one from where it stands.
@@ -111,42 +111,42 @@ def _change_ticks(memory: Memory, dag: Dag, old: Timetable, now: datetime) -> No
     owed = dag.next_due_at
     if owed is not None and owed <= now and dag.spec.catchup is True and dag.timetable.ticks is not None:
         handled = dag.last_due_at
-        memory.move_cursor(dag, first_cursor(dag, now) if handled is None else dag.timetable.due_after(handled))
+        working.move_cursor(dag, first_cursor(dag, now) if handled is None else dag.timetable.due_after(handled))
         return
     if owed is not None and owed <= now:
-        record_skip(memory, dag, old, owed, old.latest_due(now), "the dag's schedule was changed")
+        record_skip(working, dag, old, owed, old.latest_due(now), "the dag's schedule was changed")
     handled = max(now, dag.last_due_at or now)
     if dag.timetable.kind != "once":
-        memory.move_cursor(dag, dag.timetable.due_after(handled))
+        working.move_cursor(dag, dag.timetable.due_after(handled))
         return
     due = None if old.kind == "once" and owed is None else first_cursor(dag, now)
     # A tick of the old schedule may have been at the same instant: an instant is never used twice.
-    memory.move_cursor(dag, None if due is None else max(due, handled + MICROSECOND))
+    working.move_cursor(dag, None if due is None else max(due, handled + MICROSECOND))
 
 
-def removed(memory: Memory, event: DagRemoved) -> None:
+def removed(working: WorkingSet, event: DagRemoved) -> None:
     """The dag's file is gone: no new runs; live ones end on their version."""
-    dag = memory.dags.get(event.dag_id)
+    dag = working.dags.get(event.dag_id)
     if dag is not None:
         dag.removed = True
 
 
-def pause(memory: Memory, event: PauseDag, now: datetime) -> None:
+def pause(working: WorkingSet, event: PauseDag, now: datetime) -> None:
     """Pause or unpause the timetable of a dag. Runs that a person asks for start all the same."""
-    dag = known_dag(memory, event.dag_id)
+    dag = known_dag(working, event.dag_id)
     if dag.paused != event.paused:
         dag.paused = event.paused
-        memory.keep_cursor(dag)
+        working.keep_cursor(dag)
         if not dag.paused and not dag.removed:
-            skip_missed(memory, dag, now, "the dag was paused")
+            skip_missed(working, dag, now, "the dag was paused")
             dag.watched = None
-            memory.to_advance[dag.dag_id] = dag
-    memory.reply(event.request, {"dag_id": dag.dag_id, "paused": dag.paused})
+            working.to_advance[dag.dag_id] = dag
+    working.reply(event.request, {"dag_id": dag.dag_id, "paused": dag.paused})
 
 
-def forget(memory: Memory, event: ForgetDag) -> None:
+def forget(working: WorkingSet, event: ForgetDag) -> None:
     """Delete a dag and its history."""
-    dag = known_dag(memory, event.dag_id)
+    dag = known_dag(working, event.dag_id)
     live = len(dag.running) + len(dag.queued)
     if live:
         raise Refused(
@@ -154,15 +154,15 @@ def forget(memory: Memory, event: ForgetDag) -> None:
             f"Dag {event.dag_id!r} has {live} live run{'s' * (live != 1)}: cancel them or wait until they have ended, "
             "then delete it.",
         )
-    memory.keep_cursor(dag, forgotten=True)
-    del memory.dags[dag.dag_id]
-    memory.to_advance.pop(dag.dag_id, None)
-    memory.reply(event.request, {"dag_id": dag.dag_id})
+    working.keep_cursor(dag, forgotten=True)
+    del working.dags[dag.dag_id]
+    working.to_advance.pop(dag.dag_id, None)
+    working.reply(event.request, {"dag_id": dag.dag_id})
 
 
-def known_dag(memory: Memory, dag_id: str) -> Dag:
+def known_dag(working: WorkingSet, dag_id: str) -> Dag:
     """The dag of this name. Raises NotFound FLX-4201."""
-    dag = memory.dags.get(dag_id)
+    dag = working.dags.get(dag_id)
     if dag is None:
         raise NotFound("FLX-4201", f"There is no dag {dag_id!r}: fluxctl dags list shows those there are.")
     return dag

@@ -141,7 +141,7 @@ class ClearTasks:
     downstream: bool = True
     only_failed: bool = False
     by: str = "unknown"
-    revive: "Any | None" = None  # core.commands.Revived
+    revive: "Any | None" = None  # core.snapshot.Revived
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from fluxd.core.limits import Limits, Usage
 from fluxd.core.live import LiveRun, Node
-from fluxd.core.memory import Memory
-from fluxd.core.progress import blocked_by_past
 from fluxd.core.rules import COLUMN, Verdict, judge
+from fluxd.core.settle import blocked_by_past
 from fluxd.core.states import FINISHED, RunState, State
 from fluxd.core.timetable import rfc3339
+from fluxd.core.working_set import WorkingSet
 
 RUNS = "it runs"
 
@@ -30,9 +30,9 @@ def why_not_running(explanations: Iterable[Explanation]) -> dict[tuple[str, int]
     return {(one.task_id, one.map_index): one.words for one in explanations if one.words != RUNS}
 
 
-def explain(memory: Memory, live: LiveRun) -> list[Explanation]:
+def explain(working: WorkingSet, live: LiveRun) -> list[Explanation]:
     """In topological order; what runs is said to run."""
-    limits = Limits(memory.parallelism, memory.pools, Usage(memory.occupying.values()))
+    limits = Limits(working.parallelism, working.pools, Usage(working.occupying.values()))
     return [
         Explanation(node.task.task_id, node.instance.map_index, node.instance.state, _words(node, limits))
         for node in live.nodes
@@ -42,8 +42,8 @@ def explain(memory: Memory, live: LiveRun) -> list[Explanation]:
 
 def _words(node: Node, limits: Limits) -> str:
     instance, run = node.instance, node.live.run
-    if instance.intent is not None:
-        return f"its process was told to stop ({instance.intent}); it goes on when the process is gone"
+    if instance.stop_reason is not None:
+        return f"its process was told to stop ({instance.stop_reason}); it goes on when the process is gone"
     match instance.state:
         case State.NONE:
             return _not_ready(node)

@@ -5,7 +5,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from fluxd.core.states import AttemptState, Intent, RunState, State
+from fluxd.core.states import AttemptState, RunState, State, StopReason
 
 # (run number, task id, map index); the map index is -1 where the task is not mapped.
 InstanceKey = tuple[int, str, int]
@@ -49,7 +49,7 @@ class Instance:
     try_number: int = 0  # tries begun so far
     max_tries: int = 1  # 1 + retries, raised when cleared
     fence: int | None = None  # the current (or last) attempt
-    intent: Intent | None = None
+    stop_reason: StopReason | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -1,99 +1,100 @@
 """At start: memory from the database; and after it, or after the runner came back: what has to be asked again.
 
 Nothing is decided twice. A turn was saved whole or not at all, so the rows are consistent; what may be missing is
-what the turn asked of the world after it was saved. `unsettled` repeats exactly that: every such act names a fence, and
-whoever gets it twice does it once.
+what the turn asked of the world after it was saved. `unsettled` repeats exactly that: every such command names a
+fence, and whoever gets it twice does it once.
 """
 
 from collections import defaultdict
 from collections.abc import Set
 from datetime import datetime
 
-from fluxd.core.commands import Act, BeginWait, DagRow, KillAttempt, PastRun, Snapshot, StartAttempt
+from fluxd.core.commands import BeginWait, Command, KillAttempt, StartAttempt
 from fluxd.core.dags import restore
 from fluxd.core.events import AttemptLost
 from fluxd.core.live import LiveRun
-from fluxd.core.memory import Memory
 from fluxd.core.model import Instance
+from fluxd.core.snapshot import DagRow, PastRun, Snapshot
 from fluxd.core.spec import DagSpec
 from fluxd.core.states import AttemptState, RunState, State
 from fluxd.core.timers import Timer
+from fluxd.core.working_set import WorkingSet
 
 DEFAULT_POOL_SLOTS = 128
 
 
-def recover(memory: Memory, snapshot: Snapshot, now: datetime) -> None:
+def recover(working: WorkingSet, snapshot: Snapshot, now: datetime) -> None:
     """Fill an empty memory. Missed ticks follow the dags' catch-up; timers that are over fire in this turn."""
-    memory.pools = dict(snapshot.pools) or {"default_pool": DEFAULT_POOL_SLOTS}
-    memory.run_number = snapshot.last_run_number
-    memory.fence = snapshot.last_fence
+    working.pools = dict(snapshot.pools) or {"default_pool": DEFAULT_POOL_SLOTS}
+    working.run_number = snapshot.last_run_number
+    working.fence = snapshot.last_fence
     past: dict[str, list[PastRun]] = defaultdict(list)
     for ended in snapshot.past:
         past[ended.dag_id].append(ended)
     for row in snapshot.dags:
-        restore(memory, row, past[row.spec.dag_id], now)
+        restore(working, row, past[row.spec.dag_id], now)
     rows: dict[int, list[Instance]] = defaultdict(list)
     for instance in snapshot.instances:
         rows[instance.run_number].append(instance.snapshot())
     for run in sorted(snapshot.runs, key=lambda run: run.number):
-        dag = memory.dags.get(run.dag_id)
+        dag = working.dags.get(run.dag_id)
         spec = snapshot.versions.get(run.version_id) or (dag.spec if dag is not None else DagSpec(run.dag_id))
         if dag is None:
-            dag = restore(memory, DagRow(spec, run.version_id, False, None, removed=True), (), now)
-        _restore_run(memory, LiveRun(run.snapshot(), spec, memory.plan(run.version_id, spec), dag, rows[run.number]))
+            dag = restore(working, DagRow(spec, run.version_id, False, None, removed=True), (), now)
+        _restore_run(working, LiveRun(run.snapshot(), spec, working.plan(run.version_id, spec), dag, rows[run.number]))
     for attempt in sorted(snapshot.attempts, key=lambda attempt: attempt.fence):
-        node = memory.find((attempt.run_number, attempt.task_id, attempt.map_index))
+        node = working.find((attempt.run_number, attempt.task_id, attempt.map_index))
         if node is not None and node.instance.fence == attempt.fence:
             node.attempt = attempt.snapshot()
-            memory.attempts[attempt.fence] = node
-            memory.watch_attempt(node)
+            working.attempts[attempt.fence] = node
+            working.watch_attempt(node)
 
 
-def _restore_run(memory: Memory, live: LiveRun) -> None:
-    memory.add_run(live)
+def _restore_run(working: WorkingSet, live: LiveRun) -> None:
+    working.add_run(live)
     for node in live.nodes:
         instance = node.instance
-        memory.restore_slot(node)
+        working.restore_slot(node)
         if instance.state is State.SCHEDULED:
-            memory.lanes.add(node)
+            working.lanes.add(node)
         elif instance.state is State.NONE:
-            memory.to_judge.append(node)
+            working.to_judge.append(node)
         elif instance.state is State.UP_FOR_RETRY and instance.retry_at is not None:
-            memory.timers.push(instance.retry_at, Timer.RETRY, instance.key)
+            working.timers.push(instance.retry_at, Timer.RETRY, instance.key)
     if live.run.state is RunState.RUNNING:
-        memory.watch_run(live)
+        working.watch_run(live)
         if not live.open:
-            memory.to_close[live.run.number] = live
+            working.to_close[live.run.number] = live
 
 
-def unsettled(memory: Memory, known_fences: Set[int]) -> list[Act]:
+def unsettled(working: WorkingSet, known_fences: Set[int]) -> list[Command]:
     """What was asked of the world and may not have arrived. `known_fences`: attempts the runner runs or has ended."""
-    acts: list[Act] = []
-    for fence, node in sorted(memory.attempts.items()):
+    commands: list[Command] = []
+    for fence, node in sorted(working.attempts.items()):
         instance, attempt, run = node.instance, node.attempt, node.live.run
         if attempt is None:
             continue
         if attempt.state is AttemptState.WAITING:
-            acts.append(BeginWait(fence, run.snapshot(), instance.snapshot(), instance.wait or {}))
-        elif instance.intent is not None:
-            acts.append(KillAttempt(fence, instance.intent))
+            commands.append(BeginWait(fence, run.snapshot(), instance.snapshot(), instance.wait or {}))
+        elif instance.stop_reason is not None:
+            commands.append(KillAttempt(fence, instance.stop_reason))
         elif attempt.state is AttemptState.QUEUED and fence not in known_fences:
-            acts.append(StartAttempt(fence, run.snapshot(), instance.snapshot(), run.version_id))
-    return acts
+            commands.append(StartAttempt(fence, run.snapshot(), instance.snapshot(), run.version_id))
+    return commands
 
 
-def vanished(memory: Memory, known_fences: Set[int], now: datetime) -> list[AttemptLost]:
+def vanished(working: WorkingSet, known_fences: Set[int], now: datetime) -> list[AttemptLost]:
     """Attempts that the runner can not know any more, to be posted as lost.
 
     Those that ran and of which it has no record; and those that were told to stop and never started there.
     """
     return [
         AttemptLost(fence, now, "the runner does not know it and has no record of it")
-        for fence, node in sorted(memory.attempts.items())
+        for fence, node in sorted(working.attempts.items())
         if fence not in known_fences
         and node.attempt is not None
         and (
             node.attempt.state is AttemptState.RUNNING
-            or (node.attempt.state is AttemptState.QUEUED and node.instance.intent is not None)
+            or (node.attempt.state is AttemptState.QUEUED and node.instance.stop_reason is not None)
         )
     ]

@@ -3,43 +3,43 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from fluxd.core.begin import add_new_run
-from fluxd.core.commands import Revived
+from fluxd.core.attempts import cancel_unfinished, reset, stop
 from fluxd.core.dags import known_dag
-from fluxd.core.endings import cancel_unfinished, reset, stop
 from fluxd.core.events import CancelRun, ClearTasks, Interrupt, MarkTasks, TriggerRun
 from fluxd.core.live import Dag, LiveRun, Node, same_shape
-from fluxd.core.memory import Memory
 from fluxd.core.model import InstanceKey, Run
 from fluxd.core.params import check_values
-from fluxd.core.progress import end_run
-from fluxd.core.states import FINISHED, RUN_FINISHED, Intent, RunState, State
+from fluxd.core.run_starts import add_new_run
+from fluxd.core.settle import end_run
+from fluxd.core.snapshot import Revived
+from fluxd.core.states import FINISHED, RUN_FINISHED, RunState, State, StopReason
 from fluxd.core.timetable import NO_TIMETABLE, check_time
+from fluxd.core.working_set import WorkingSet
 from fluxd.errors import Invalid, NotFound, Refused
 
 RUN_ID = re.compile(r"[A-Za-z0-9_:+@~][A-Za-z0-9_.:+@~-]{0,199}")
 SCHEDULED_PREFIX = "scheduled__"
-MARKS = {State.SUCCESS: Intent.SUCCESS, State.FAILED: Intent.FAIL, State.SKIPPED: Intent.SKIP}
+MARKS = {State.SUCCESS: StopReason.SUCCESS, State.FAILED: StopReason.FAIL, State.SKIPPED: StopReason.SKIP}
 NOT_WELL = frozenset({State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED})
 
 
-def trigger(memory: Memory, event: TriggerRun, now: datetime) -> None:
+def trigger(working: WorkingSet, event: TriggerRun, now: datetime) -> None:
     """A run that a person asks for. It starts at once, or when max_active_runs allows."""
-    dag = known_dag(memory, event.dag_id)
+    dag = known_dag(working, event.dag_id)
     if dag.removed:
         raise Refused(
             "FLX-4202", f"Dag {event.dag_id!r} cannot be triggered: its file is gone; put it back into the dags folder."
         )
-    run_id = event.run_id or _manual_run_id(memory, dag, now)
+    run_id = event.run_id or _manual_run_id(working, dag, now)
     _check_run_id(event.run_id)
-    if event.taken or (dag.dag_id, run_id) in memory.run_ids:
+    if event.taken or (dag.dag_id, run_id) in working.run_ids:
         raise Refused("FLX-4203", f"Dag {dag.dag_id!r} has a run {run_id!r} already: choose another run id.")
     if event.logical_date is not None:
         check_time(event.logical_date, "The logical date")
     check_values(dag.spec.param_schemas, dag.spec.params, event.conf, patterns=False)
     start, end = dag.timetable.covered_by_manual(event.logical_date, now)
     live = add_new_run(
-        memory,
+        working,
         dag,
         Run(
             number=0,
@@ -57,8 +57,8 @@ def trigger(memory: Memory, event: TriggerRun, now: datetime) -> None:
             created_by=event.by,
         ),
     )
-    memory.to_advance[dag.dag_id] = dag
-    memory.reply_run(event.request, live)
+    working.to_advance[dag.dag_id] = dag
+    working.reply_run(event.request, live)
 
 
 def _check_run_id(run_id: str | None) -> None:
@@ -76,55 +76,55 @@ def _check_run_id(run_id: str | None) -> None:
         )
 
 
-def _manual_run_id(memory: Memory, dag: Dag, now: datetime) -> str:
+def _manual_run_id(working: WorkingSet, dag: Dag, now: datetime) -> str:
     """A name from the time of asking; two that ask within one microsecond get different ones."""
     at = now
-    if memory.manual_stamp is not None and at <= memory.manual_stamp < at + timedelta(seconds=1):
-        at = memory.manual_stamp + timedelta(microseconds=1)
-    memory.manual_stamp = at
+    if working.manual_stamp is not None and at <= working.manual_stamp < at + timedelta(seconds=1):
+        at = working.manual_stamp + timedelta(microseconds=1)
+    working.manual_stamp = at
     at = at.astimezone(UTC)
     return f"manual__{at:%Y%m%dT%H%M%S}.{at.microsecond:06}Z"
 
 
-def cancel(memory: Memory, event: CancelRun, now: datetime) -> None:
+def cancel(working: WorkingSet, event: CancelRun, now: datetime) -> None:
     """Stop a live run: nothing of it starts any more, its processes are ended, then it is cancelled."""
-    live = memory.runs.get(event.run_number)
+    live = working.runs.get(event.run_number)
     if live is None:
         raise Refused("FLX-4206", "The run has ended already: there is nothing to cancel.")
     if not live.run.cancelling:
         live.run.cancelling = True
         live.run.reason = f"cancelled by {event.by}"
-        memory.touch_run(live)
-    cancel_unfinished(memory, live, live.run.reason or "cancelled", now)
+        working.touch_run(live)
+    cancel_unfinished(working, live, live.run.reason or "cancelled", now)
     if not live.open:
-        memory.to_close[live.run.number] = live
-    memory.reply_run(event.request, live)
+        working.to_close[live.run.number] = live
+    working.reply_run(event.request, live)
 
 
-def clear(memory: Memory, event: ClearTasks, now: datetime) -> None:
+def clear(working: WorkingSet, event: ClearTasks, now: datetime) -> None:
     """Run tasks again, with what is behind them; the run becomes live again if it had ended.
 
     Who clears has often mended something: the run goes on with the newest version of its dag, if that fits.
     """
-    live = _live(memory, event.run_number, event.revive)
+    live = _live(working, event.run_number, event.revive)
     nodes = _chosen(live, event.keys)
     if event.downstream:
         nodes = live.below(nodes)
     if event.only_failed:
         nodes = [node for node in nodes if node.instance.state in NOT_WELL]
     nodes = [node for node in nodes if node.instance.state is not State.NONE]
-    note = _take_newest(memory, live) if nodes else None
+    note = _take_newest(working, live) if nodes else None
     if nodes:
-        _reopen(memory, live, now)
+        _reopen(working, live, now)
     for node in nodes:
         if node.instance.state in FINISHED:
-            reset(memory, node)
+            reset(working, node)
         else:
-            stop(memory, node, Intent.RESTART, f"cleared by {event.by}", now)
-    memory.reply(event.request, {"cleared": [list(node.key[1:]) for node in nodes], "note": note})
+            stop(working, node, StopReason.RESTART, f"cleared by {event.by}", now)
+    working.reply(event.request, {"cleared": [list(node.key[1:]) for node in nodes], "note": note})
 
 
-def _take_newest(memory: Memory, live: LiveRun) -> str | None:
+def _take_newest(working: WorkingSet, live: LiveRun) -> str | None:
     """Have a run go on with the newest version of its dag. Returns what people should know of that."""
     dag = live.dag
     if dag.version_id == live.run.version_id:
@@ -136,49 +136,49 @@ def _take_newest(memory: Memory, live: LiveRun) -> str | None:
         )
     live.adopt(dag.spec, dag.plan)
     live.run.version_id = dag.version_id
-    memory.touch_run(live)
-    memory.watch_run(live)
+    working.touch_run(live)
+    working.watch_run(live)
     return "The run goes on with the newest version of the dag."
 
 
-def mark(memory: Memory, event: MarkTasks, now: datetime) -> None:
+def mark(working: WorkingSet, event: MarkTasks, now: datetime) -> None:
     """A person says how tasks ended. What was given up because of them is decided anew."""
-    intent = MARKS.get(event.state)
-    if intent is None:
+    stop_reason = MARKS.get(event.state)
+    if stop_reason is None:
         raise Invalid("FLX-4207", f"Tasks cannot be marked {event.state}: mark them success, failed or skipped.")
-    live = _live(memory, event.run_number, event.revive)
+    live = _live(working, event.run_number, event.revive)
     nodes = _chosen(live, event.keys)
     changed = [node for node in nodes if node.instance.state is not event.state]
     reason = f"marked {event.state} by {event.by}"
     for node in changed:
         if node.instance.state in FINISHED:
             node.instance.reason = reason
-            memory.move(node, State(event.state))
+            working.move(node, State(event.state))
         else:
-            stop(memory, node, intent, reason, now)
+            stop(working, node, stop_reason, reason, now)
     for node in live.below(changed):
         if node.instance.state is State.UPSTREAM_FAILED:
-            reset(memory, node)
-    if live.open or live.run.number in memory.runs:
-        _reopen(memory, live, now)
+            reset(working, node)
+    if live.open or live.run.number in working.runs:
+        _reopen(working, live, now)
     elif changed:
-        end_run(memory, live)
-        memory.remember_past(live)
-    memory.reply(event.request, {"marked": [list(node.key[1:]) for node in nodes]})
+        end_run(working, live)
+        working.remember_past(live)
+    working.reply(event.request, {"marked": [list(node.key[1:]) for node in nodes]})
 
 
-def interrupt(memory: Memory, event: Interrupt, now: datetime) -> None:
+def interrupt(working: WorkingSet, event: Interrupt, now: datetime) -> None:
     """Start nothing more; end what runs, which fails without another try."""
-    memory.parallelism = 0
-    running = list(memory.occupying.values())
+    working.parallelism = 0
+    running = list(working.occupying.values())
     for node in running:
-        stop(memory, node, Intent.FAIL, INTERRUPTED, now)
-    memory.reply(event.request, {"ending": [list(node.key[1:]) for node in running]})
+        stop(working, node, StopReason.FAIL, INTERRUPTED, now)
+    working.reply(event.request, {"ending": [list(node.key[1:]) for node in running]})
 
 
-def _live(memory: Memory, run_number: int, revive: Revived | None) -> LiveRun:
+def _live(working: WorkingSet, run_number: int, revive: Revived | None) -> LiveRun:
     """The run in memory, or one made from the rows of a finished run."""
-    live = memory.runs.get(run_number)
+    live = working.runs.get(run_number)
     if live is not None:
         if live.run.cancelling:
             raise Refused("FLX-4209", f"Run {live.run.run_id!r} is being cancelled: wait until it has ended.")
@@ -186,14 +186,14 @@ def _live(memory: Memory, run_number: int, revive: Revived | None) -> LiveRun:
     if revive is None:
         raise NotFound("FLX-4210", "There is no such run any more: fluxctl runs list shows those there are.")
     run = revive.run.snapshot()
-    dag = memory.dags.get(run.dag_id)
+    dag = working.dags.get(run.dag_id)
     if dag is None:
-        dag = Dag(revive.spec, run.version_id, memory.plan(run.version_id, revive.spec), NO_TIMETABLE, removed=True)
-        memory.dags[run.dag_id] = dag
+        dag = Dag(revive.spec, run.version_id, working.plan(run.version_id, revive.spec), NO_TIMETABLE, removed=True)
+        working.dags[run.dag_id] = dag
     if revive.before is not None and revive.before.due_at not in dag.ticks:
         dag.past[revive.before.due_at] = dict(revive.before.states)
     instances = [instance.snapshot() for instance in revive.instances]
-    return LiveRun(run, revive.spec, memory.plan(run.version_id, revive.spec), dag, instances)
+    return LiveRun(run, revive.spec, working.plan(run.version_id, revive.spec), dag, instances)
 
 
 INTERRUPTED = "FLX-3510: Interrupted: fluxd was stopped from its terminal while this ran; clear it to run it again."
@@ -213,18 +213,18 @@ def _chosen(live: LiveRun, keys: tuple[InstanceKey, ...]) -> list[Node]:
     return nodes
 
 
-def _reopen(memory: Memory, live: LiveRun, now: datetime) -> None:
+def _reopen(working: WorkingSet, live: LiveRun, now: datetime) -> None:
     """A run that had ended is live again: it waits for its turn like a new one."""
     run = live.run
     if run.state in RUN_FINISHED:
         run.ended_at = run.started_at = run.reason = None
         run.cancelling = False
         run.queued_at = now
-        memory.move_run(live, RunState.QUEUED)
-        memory.add_run(live)
-        memory.to_advance[run.dag_id] = live.dag
+        working.move_run(live, RunState.QUEUED)
+        working.add_run(live)
+        working.to_advance[run.dag_id] = live.dag
     elif run.reason is not None:  # it had timed out and was dying: it has its whole time again
         run.reason = None
         run.started_at = now
-        memory.touch_run(live)
-        memory.watch_run(live)
+        working.touch_run(live)
+        working.watch_run(live)

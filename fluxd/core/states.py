@@ -35,7 +35,7 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Intent(StrEnum):
+class StopReason(StrEnum):
     """Why a live attempt was told to stop. It is saved with the instance, so that a restart of the daemon goes on."""
 
     CANCEL = "cancel"  # -> cancelled

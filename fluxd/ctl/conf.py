@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fluxd.errors import Invalid
-from fluxd.nesting import DEPTH_MAX, too_deep
-from fluxd.wholes import read_whole, too_big
+from fluxd.json_limits import DEPTH_MAX, read_whole, too_big, too_deep
 
 CODE = "FLX-8010"
 EXAMPLE = 'write it like --conf \'{"key": "value"}\'.'

@@ -9,7 +9,7 @@ from fluxd.authoring import checks
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.policy import TaskArguments
 from fluxd.authoring.references import Reference, is_template
-from fluxd.authoring.requests import Command
+from fluxd.authoring.requests import ExecCommand
 from fluxd.errors import Invalid
 
 BASH = "/bin/bash"
@@ -50,7 +50,7 @@ class BashOperator(BaseOperator):
         codes = [skip_on_exit_code] if isinstance(skip_on_exit_code, int) else list(skip_on_exit_code or ())
         self.skip_on_exit_code = tuple(checks.whole(code, f"skip_on_exit_code {what}", least=1) for code in codes)
 
-    def execute(self, context: dict[str, Any]) -> Command:
+    def execute(self, context: dict[str, Any]) -> ExecCommand:
         """The command, for whoever runs us to become."""
         env = {name: str(value) for name, value in (self.env or {}).items()}
         if self.append_env:
@@ -60,7 +60,7 @@ class BashOperator(BaseOperator):
             raise Invalid(
                 "FLX-3022", f"The command of task {self.task_id!r} has a NUL character, which no program can be given."
             )
-        return Command([BASH, "-c", command], env, self._folder(), self.skip_on_exit_code)
+        return ExecCommand([BASH, "-c", command], env, self._folder(), self.skip_on_exit_code)
 
     def spawn(self) -> dict[str, Any] | None:
         """The bare command, where there is nothing to render and no folder to go to."""

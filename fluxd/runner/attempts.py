@@ -25,11 +25,11 @@ DEFAULT_GRACE_S = 10.0
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 Body = Callable[[Message, Record], NoReturn]
-Tell = Callable[["Attempt", bytes, bool], None]  # (attempt, message as JSON, whether it has ended)
+Tell = Callable[["Process", bytes, bool], None]  # (attempt, message as JSON, whether it has ended)
 Send = Callable[[int, int], None]  # (fence, signal number) to the process that is the parent
 
 
-class Attempt:
+class Process:
     """One try, from its start order to its acknowledgement. `send` signals it where its parent is a dag host."""
 
     __slots__ = ("fence", "kill_at", "killed", "log_note", "order", "payload", "pid", "record", "send", "started_at")
@@ -51,8 +51,8 @@ class Attempts:
     """Those that have not ended, by fence. `tell` gets the messages `started` and `ended`."""
 
     def __init__(self, records: Records, boot_id: str, tell: Tell) -> None:
-        self.live: dict[int, Attempt] = {}
-        self.by_pid: dict[int, Attempt] = {}  # our own children
+        self.live: dict[int, Process] = {}
+        self.by_pid: dict[int, Process] = {}  # our own children
         self._records = records
         self._boot_id = boot_id.encode()
         self._tell = tell
@@ -60,12 +60,12 @@ class Attempts:
 
     # Beginning
 
-    def accept(self, order: Message, payload: bytes) -> Attempt:
+    def accept(self, order: Message, payload: bytes) -> Process:
         """From here on the attempt is known; its process may have to wait for its dag host."""
-        attempt = self.live[order["fence"]] = Attempt(order, payload)
+        attempt = self.live[order["fence"]] = Process(order, payload)
         return attempt
 
-    def spawn(self, attempt: Attempt) -> None:
+    def spawn(self, attempt: Process) -> None:
         """Start a command that needs nothing of Python in its child."""
         order, record = attempt.order, self.write_ahead(attempt)
         if record is None:
@@ -94,7 +94,7 @@ class Attempts:
         finally:
             os.close(log)
 
-    def fork(self, attempt: Attempt, body: Body, close: Callable[[], None]) -> None:
+    def fork(self, attempt: Process, body: Body, close: Callable[[], None]) -> None:
         """Start a forked child: `close` drops this process's own descriptors there, then `body` runs and exits."""
         record = self.write_ahead(attempt)
         if record is None:
@@ -116,7 +116,7 @@ class Attempts:
         self.by_pid[pid] = attempt
         self.began(attempt, pid, time.time(), since_boot())
 
-    def write_ahead(self, attempt: Attempt) -> Record | None:
+    def write_ahead(self, attempt: Process) -> Record | None:
         """The exit record, before anything runs. None: it cannot be made, so the attempt has ended."""
         try:
             attempt.record = self._records.take()
@@ -129,7 +129,7 @@ class Attempts:
             self.never_began(attempt, "FLX-7010", "NotStarted", why)
             return None
 
-    def began(self, attempt: Attempt, pid: int, at: float, seen: float) -> None:
+    def began(self, attempt: Process, pid: int, at: float, seen: float) -> None:
         """Its process runs; `seen` is the same moment in seconds since boot."""
         attempt.pid, attempt.started_at = pid, at
         self._append(attempt, b'{"pid":%d,"seen":%.3f,"started_at":%.6f}' % (pid, seen, at))
@@ -137,7 +137,7 @@ class Attempts:
             attempt, b'{"type":"started","fence":%d,"pid":%d,"started_at":%.6f}' % (attempt.fence, pid, at), False
         )
 
-    def never_began(self, attempt: Attempt, code: str, kind: str, why: str, *, retry: bool = True) -> None:
+    def never_began(self, attempt: Process, code: str, kind: str, why: str, *, retry: bool = True) -> None:
         """It ended before it had a process."""
         write_log(attempt.order["log"], f"flux: {why}")
         self._end(attempt, None, None, failed(code, kind, why, retry=retry), None, time.time())
@@ -157,7 +157,7 @@ class Attempts:
         self.ended(attempt, exited, status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss), ended_at)
 
     def ended(
-        self, attempt: Attempt, exited: bool, status: int, usage: tuple[float, float, int] | None, ended_at: float
+        self, attempt: Process, exited: bool, status: int, usage: tuple[float, float, int] | None, ended_at: float
     ) -> None:
         """Its process is gone."""
         exit_code, by_signal = (status, None) if exited else (None, status)
@@ -176,7 +176,7 @@ class Attempts:
         self._end(attempt, exit_code, by_signal, outcome, usage, ended_at)
 
     def _told_by_nobody(
-        self, attempt: Attempt, command: Message | None, exit_code: int | None, by_signal: int | None
+        self, attempt: Process, command: Message | None, exit_code: int | None, by_signal: int | None
     ) -> Message:
         """The outcome of a command (spawned, or that the child became), or of a crash."""
         command, log = attempt.order.get("spawn") or command, attempt.order["log"]
@@ -189,7 +189,7 @@ class Attempts:
 
     def _end(
         self,
-        attempt: Attempt,
+        attempt: Process,
         exit_code: int | None,
         by_signal: int | None,
         outcome: Message,
@@ -214,16 +214,16 @@ class Attempts:
         del self.live[attempt.fence]
         self._tell(attempt, payload, True)
 
-    def _append(self, attempt: Attempt, payload: bytes) -> None:
+    def _append(self, attempt: Process, payload: bytes) -> None:
         if attempt.record is not None:
             with contextlib.suppress(OSError):  # a full disk; what we know is told all the same
                 attempt.record.append_payload(payload)
 
-    def lost(self, attempt: Attempt) -> None:
+    def lost(self, attempt: Process) -> None:
         """It is proved gone, and nobody will tell how it ended."""
         del self.live[attempt.fence]
 
-    def adopt(self, attempt: Attempt, pid: int) -> None:
+    def adopt(self, attempt: Process, pid: int) -> None:
         """Its dag host died: as the subreaper we are its parent now."""
         attempt.send = None
         self.by_pid[pid] = attempt
@@ -234,7 +234,7 @@ class Attempts:
 
     # Stopping
 
-    def kill(self, attempt: Attempt, reason: str, grace_s: float | None = None) -> None:
+    def kill(self, attempt: Process, reason: str, grace_s: float | None = None) -> None:
         """TERM now, KILL after the grace. Only the first time counts."""
         if attempt.killed is None:
             grace_s = attempt.order.get("kill_grace_s", DEFAULT_GRACE_S) if grace_s is None else grace_s
@@ -256,7 +256,7 @@ class Attempts:
                 write_log(attempt.order["log"], "flux: still running after its grace: SIGKILL")
                 self._signal(attempt, signal.SIGKILL)
 
-    def _signal(self, attempt: Attempt, number: int) -> None:
+    def _signal(self, attempt: Process, number: int) -> None:
         # A pid is safe to signal only for its parent, which alone knows that it is not reaped yet.
         if attempt.send is not None:
             attempt.send(attempt.fence, number)

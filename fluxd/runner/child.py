@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from fluxd.authoring import execution
 from fluxd.authoring.dag import DAG
 from fluxd.authoring.outcomes import TaskTerminated
-from fluxd.authoring.requests import Command
+from fluxd.authoring.requests import ExecCommand
 from fluxd.errors import Unavailable
 from fluxd.runner.logs import open_log
 from fluxd.runner.outcomes import EXIT_NO_RECORD, OUTCOME_MAX, failed, too_large
@@ -155,7 +155,7 @@ def _perform(order: Message, record: Record, perform: Perform) -> dict[str, Any]
         return failed("FLX-7015", type(error).__name__, f"Flux could not run the task: {error!r}.")
 
 
-def become(record: Record, command: Command, rendered: dict[str, Any]) -> NoReturn:
+def become(record: Record, command: ExecCommand, rendered: dict[str, Any]) -> NoReturn:
     """Go on as this command: whoever reaps us makes the outcome of its exit code.
 
     Raises Unavailable FLX-7010 when it cannot be executed.

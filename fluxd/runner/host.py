@@ -39,7 +39,7 @@ THREADS = (
 )
 
 
-class Loaded:
+class ImportedFile:
     """What an import gave: the dags, or the error."""
 
     def __init__(self, order: Message) -> None:
@@ -93,7 +93,7 @@ def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoRe
         # stdin, stdout and stderr are set by the runner: /dev/null and a pipe that it reads while we import.
         os.setsid()
         set_name(HOST_NAME)
-        loaded = Loaded(order)
+        loaded = ImportedFile(order)
         _report_back(sock, log, _encoded_report(loaded, order))
         if loaded.error is None and not loaded.threads:
             _Host(sock, loaded, folder).serve()
@@ -104,7 +104,7 @@ def run_host(sock: socket.socket, order: Message, folder: str, log: int) -> NoRe
         os._exit(status)
 
 
-def _encoded_report(loaded: Loaded, order: Message) -> bytes:
+def _encoded_report(loaded: ImportedFile, order: Message) -> bytes:
     try:
         return encode(_report(loaded, order))
     except (TypeError, ValueError, RecursionError, BadFrame) as error:
@@ -129,7 +129,7 @@ def run_afresh(order: Message, source: Message, record: Record) -> NoReturn:
     """An attempt in a process of its own that imports the file anew (its import leaves threads behind)."""
 
     def perform(order: Message, record: Record) -> dict[str, Any]:
-        loaded = Loaded(source)
+        loaded = ImportedFile(source)
         if loaded.error is not None:
             write_log(order["log"], loaded.error["traceback"])
             why = f"Its dag file could not be imported: {loaded.error['message']}"
@@ -140,7 +140,7 @@ def run_afresh(order: Message, source: Message, record: Record) -> NoReturn:
     child.attempt(order, record, perform)
 
 
-def _report(loaded: Loaded, order: Message) -> Message:
+def _report(loaded: ImportedFile, order: Message) -> Message:
     if order["type"] == "source":
         return {"type": "ready", "bundle": order["bundle"], "error": loaded.error, "threads": loaded.threads}
     return {
@@ -157,7 +157,7 @@ class _Host:
     fence and pid, hands orders to the child unread, and has no signal handlers that the child would have to undo.
     """
 
-    def __init__(self, sock: socket.socket, loaded: Loaded, folder: str) -> None:
+    def __init__(self, sock: socket.socket, loaded: ImportedFile, folder: str) -> None:
         self._sock = sock
         self._frames = FrameReader()
         self._loaded = loaded

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from fluxd.runner import processes
-from fluxd.runner.attempts import Attempt, Attempts
+from fluxd.runner.attempts import Attempts, Process
 from fluxd.runner.channel import Channel
 from fluxd.runner.forking import fork
 from fluxd.runner.host import EXIT_CUT_OFF, PRINTS, run_host
@@ -34,7 +34,7 @@ class Host:
         self.ready = False
         self.told = False  # whether the outcome of its import went out
         self.why_killed: tuple[str, str] | None = None
-        self.attempts: dict[int, Attempt] = {}  # live ones, sent or waiting for the import
+        self.attempts: dict[int, Process] = {}  # live ones, sent or waiting for the import
         self.deadline = time.monotonic() + import_order.get("timeout_s", 30.0) + KILL_AFTER_S
         self.used_at = time.monotonic()
         self.prints = prints  # the pipe that its stdout and stderr are while it imports
@@ -144,13 +144,13 @@ class Hosts:
             if host.prints >= 0:
                 os.close(host.prints)
 
-    def start(self, host: Host, attempt: Attempt) -> None:
+    def start(self, host: Host, attempt: Process) -> None:
         """Give an attempt to a host; one that still imports gets it afterwards."""
         host.attempts[attempt.fence] = attempt
         if host.ready:
             self._hand_over(host, attempt)
 
-    def _hand_over(self, host: Host, attempt: Attempt) -> None:
+    def _hand_over(self, host: Host, attempt: Process) -> None:
         record = self._attempts.write_ahead(attempt)
         if record is None:
             del host.attempts[attempt.fence]

@@ -24,6 +24,7 @@ import fluxd
 from fluxd import DAG, chain, task
 from fluxd.authoring import registry
 from fluxd.errors import FluxError
+from fluxd.filenames import is_dag_file
 from fluxd.runner.protocol import encode
 
 MB = 1024 * 1024
@@ -155,11 +156,6 @@ def _small_dag() -> DAG:
     return dag
 
 
-def is_dag_file(relative: str) -> bool:
-    """Modules whose name, or a folder of theirs, begins with `_` or `.` are parts of others, not dag files."""
-    return not any(part.startswith(("_", ".")) for part in relative.split("/"))
-
-
 def _module_name(file: str) -> tuple[str, str]:
     """(module name, parent package) of a dag file: its own name where that is free, so that siblings find it."""
     parts = file.removesuffix(".py").split("/")
@@ -170,7 +166,7 @@ def _module_name(file: str) -> tuple[str, str]:
     return "flux_dag_" + "".join(c if c.isalnum() else "_" for c in file), ""
 
 
-class Limits:
+class LimitedImport:
     """Time and memory while importing. The time limit raises in the main thread, so that the line is known."""
 
     def __init__(self, timeout_s: float, memory_mb: int) -> None:
@@ -201,7 +197,7 @@ def load(source: Source, file: str, timeout_s: float, memory_mb: int) -> tuple[l
     """Import under the limits. Returns (dags, None) or ([], error): error is {code, message, line, traceback}."""
     source.install()
     try:
-        with Limits(timeout_s, memory_mb):
+        with LimitedImport(timeout_s, memory_mb):
             return source.load(file), None
     except BaseException as error:
         return [], describe(error, file, source.dags_dir, timeout_s, memory_mb)

@@ -15,7 +15,7 @@ import traceback
 from types import FrameType
 
 from fluxd.runner import processes
-from fluxd.runner.attempts import Attempt, Attempts
+from fluxd.runner.attempts import Attempts, Process
 from fluxd.runner.channel import Channel
 from fluxd.runner.host import run_afresh
 from fluxd.runner.hosts import Host, Hosts
@@ -38,7 +38,7 @@ class Runner:
         self.results = Results(self.records)
         self.boot_id = processes.boot_id()
         self._id = os.urandom(16).hex()
-        self._wanted: dict[str, list[Attempt]] = {}  # bundle -> attempts that wait for its source
+        self._wanted: dict[str, list[Process]] = {}  # bundle -> attempts that wait for its source
         self._threaded: set[str] = set()
         self._lock = lock
         self._listener: socket.socket
@@ -257,7 +257,7 @@ class Runner:
         else:
             self._run_in_host(attempts, source)
 
-    def _run_in_host(self, attempts: list[Attempt], source: Message) -> None:
+    def _run_in_host(self, attempts: list[Process], source: Message) -> None:
         host = self._hosts.by_bundle.get(source["bundle"])
         if host is None:
             try:
@@ -270,11 +270,11 @@ class Runner:
         for attempt in attempts:
             self._hosts.start(host, attempt)
 
-    def _run_afresh(self, attempts: list[Attempt], source: Message) -> None:
+    def _run_afresh(self, attempts: list[Process], source: Message) -> None:
         for attempt in attempts:
             self._attempts.fork(attempt, lambda order, record: run_afresh(order, source, record), self._become_child)
 
-    def _told(self, attempt: Attempt, payload: bytes, ended: bool) -> None:
+    def _told(self, attempt: Process, payload: bytes, ended: bool) -> None:
         """An attempt began or ended."""
         if ended:
             self.results.keep("ended", attempt.fence, payload, attempt.record)
@@ -310,7 +310,7 @@ class Runner:
         host.attempts.clear()
         self._child_ended = True
 
-    def _settle(self, attempt: Attempt, host: Host) -> None:
+    def _settle(self, attempt: Process, host: Host) -> None:
         """The end of an attempt that its host reaped, or never made, without telling us."""
         known = attempt.record.content() if attempt.record else {}
         if "outcome" in known:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from fluxd.authoring.jsonvalue import to_json
-from fluxd.authoring.sensor import BaseSensor, PokeResult
+from fluxd.authoring.sensor import SHIPPED, BaseSensor, PokeResult
 from fluxd.errors import NotFound
 from fluxd.sensors.file import FileSensor
 from fluxd.sensors.time import TimeSensor
 
-SHIPPED: dict[str, type[Any]] = {sensor.__name__: sensor for sensor in (FileSensor, TimeSensor)}
+SHIPPED.update((sensor.__name__, sensor) for sensor in (FileSensor, TimeSensor))
 
 
 def get(name: str) -> type[Any]:

@@ -18,7 +18,7 @@ CHUNK = 1024 * 1024
 SIZE_MAX = 2**63 - 1  # of a file, as the kernel counts it
 
 
-class Look:
+class Scan:
     """One look at the disk, and whether anybody still wants to know."""
 
     given_up = False
@@ -56,7 +56,7 @@ class FileSensor(BaseSensor):
 
     async def poke(self, context: dict[str, Any] | None = None) -> PokeResult:
         """Look for the file, in a thread of its own: a file system may hang, and nobody waits for that one then."""
-        look = Look()
+        look = Scan()
         try:
             return await in_thread(lambda: self._look(look))
         finally:
@@ -74,14 +74,14 @@ class FileSensor(BaseSensor):
         path = checks.text(self.path, f"path of FileSensor {self.task_id!r}")  # a NUL would be waited for in vain
         return str((self.dag.folder if self.dag else Path.cwd()) / path)
 
-    def _look(self, look: Look) -> PokeResult:
+    def _look(self, look: Scan) -> PokeResult:
         pattern = self._pattern()
         if Path(pattern).exists() or not glob.has_magic(pattern):
             return PokeResult(self._fits(pattern, look), pattern)
         found = sorted(path for path in matches(pattern, look) if self._fits(path, look))
         return PokeResult(bool(found), found)
 
-    def _fits(self, path: str, look: Look) -> bool:
+    def _fits(self, path: str, look: Scan) -> bool:
         try:
             state = Path(path).stat()
             if state.st_size < self.min_size or time.time() - state.st_mtime < self.unchanged_for:
@@ -98,7 +98,7 @@ class FileSensor(BaseSensor):
             return False
 
 
-def matches(pattern: str, look: Look) -> Iterator[str]:
+def matches(pattern: str, look: Scan) -> Iterator[str]:
     """The paths that fit a pattern. A `**` may lead through a whole disk: the walk ends when it is given up."""
     head, deep, tail = pattern.partition("**/")
     if not deep:
@@ -141,7 +141,7 @@ async def in_thread(look: Callable[[], PokeResult]) -> PokeResult:
     return await answer
 
 
-def has_line(path: str, beginning: str, look: Look) -> bool:
+def has_line(path: str, beginning: str, look: Scan) -> bool:
     """Whether a line of the file begins with this text. A file may be long: the reading ends when it is given up."""
     wanted = b"\n" + beginning.encode()
     # The line before the first is empty; what is kept of a chunk lets a match reach over its end.

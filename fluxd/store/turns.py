@@ -11,10 +11,11 @@ from typing import Any
 
 import asyncpg
 
-from fluxd.core.commands import DagRow, PastRun, Revived, Saves, Snapshot
+from fluxd.core.commands import Saves
 from fluxd.core.model import Attempt, Instance, Run
+from fluxd.core.snapshot import DagRow, PastRun, Revived, Snapshot
 from fluxd.core.spec import DagSpec, dag_from_json
-from fluxd.core.states import AttemptState, Intent, RunState, State
+from fluxd.core.states import AttemptState, RunState, State, StopReason
 from fluxd.store.database import answering
 from fluxd.store.queries import QUERIES
 from fluxd.store.storable import INT4_MAX, JSON_NULL, KEY_MAX, text
@@ -135,7 +136,7 @@ def _instance_row(one: Instance) -> tuple[Any, ...]:
         one.try_number,
         min(one.max_tries, INT4_MAX),  # retries=10**10 is somebody's way to say for ever
         one.fence,
-        one.intent,
+        one.stop_reason,
         one.queued_at,
         one.started_at,
         one.ended_at,
@@ -237,8 +238,10 @@ def _run(row: Any) -> Run:
 
 
 def _instance(row: Any) -> Instance:
-    intent: str | None = row["intent"]
-    return Instance(**{**row, "state": State(row["state"]), "intent": Intent(intent) if intent else None})
+    stop_reason: str | None = row["stop_reason"]
+    return Instance(
+        **{**row, "state": State(row["state"]), "stop_reason": StopReason(stop_reason) if stop_reason else None}
+    )
 
 
 def _attempt(row: Any) -> Attempt:

@@ -34,7 +34,7 @@ Shape = tuple[tuple[str, tuple[str, ...], str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TaskBox:
     task_id: str
     label: str
     x: float
@@ -63,7 +63,7 @@ class Box:
 class Layout:
     """Everything in pixels, the upper left corner at (0, 0)."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[TaskBox, ...]
     edges: tuple[Edge, ...]
     boxes: tuple[Box, ...]
     width: float
@@ -184,7 +184,7 @@ def _smooth(points: Sequence[Point], sideways: bool) -> str:
     return "".join(path)
 
 
-def _boxes(shape: Shape, nodes: dict[str, Node]) -> tuple[Box, ...]:
+def _boxes(shape: Shape, nodes: dict[str, TaskBox]) -> tuple[Box, ...]:
     """A box around each group, where it would not catch a task of another group too."""
     groups = {group for _, _, group in shape if group}
     boxes = []
@@ -234,12 +234,12 @@ def _draw(shape: Shape, places: Places, chains: Chains, sideways: bool) -> Layou
         room = BOX_BEFORE * bisect_right(begins, across + 0.01) + BOX_AFTER * bisect_left(ends, across - 0.01)
         return MARGIN + room + across * pitch + (NODE_HEIGHT if sideways else widest) / 2
 
-    nodes: dict[str, Node] = {}
+    nodes: dict[str, TaskBox] = {}
     for task_id, (layer, across) in places.items():
         width = thick[layer] if sideways else wants[task_id]
         x, y = (begin[layer], middle(across)) if sideways else (middle(across), begin[layer])
         x, y = (x, y - NODE_HEIGHT / 2) if sideways else (x - width / 2, y)
-        nodes[task_id] = Node(task_id, labels[task_id], x, y, width, NODE_HEIGHT)
+        nodes[task_id] = TaskBox(task_id, labels[task_id], x, y, width, NODE_HEIGHT)
 
     edges = []
     reached = [(node.x + node.width, node.y + node.height) for node in nodes.values()]

@@ -20,13 +20,13 @@ with DAG("idle_{number:02d}", schedule="@daily", start_date="2026-01-01"):
 
 
 def measure(repeat: int) -> list[Figure]:
-    memory = Figure("e", f"memory when idle, {DAGS} dags, Postgres too (PSS)", "MiB", target=150, aim=100)
+    working = Figure("e", f"memory when idle, {DAGS} dags, Postgres too (PSS)", "MiB", target=150, aim=100)
     cpu = Figure("e", f"processor when idle, {DAGS} dags, over {WINDOW_S:.0f} s", "% of a core", target=1.0)
     with Daemon() as daemon:
         for number in range(DAGS):
             daemon.write(f"idle_{number:02d}.py", DAG.format(number=number))
         daemon.until(lambda: len(daemon.all("/dags")) == DAGS, "all dags are known")
-        memory.notes["right after loading, MiB"] = pss(daemon)
+        working.notes["right after loading, MiB"] = pss(daemon)
         time.sleep(SETTLE_S)
         for _ in range(repeat):
             before = cpu_seconds(daemon)
@@ -36,6 +36,6 @@ def measure(repeat: int) -> list[Figure]:
             cpu.samples.append((after["all"] - before["all"]) / took * 100)
             cpu.notes = {part: (used - before.get(part, 0.0)) / took * 100 for part, used in after.items()}
             found = pss(daemon)
-            memory.samples.append(found["all"])
-            memory.notes |= found
-    return [memory, cpu]
+            working.samples.append(found["all"])
+            working.notes |= found
+    return [working, cpu]

@@ -14,7 +14,7 @@ from fluxd.authoring import execution
 from fluxd.authoring.testing import make_given
 from fluxd.errors import Invalid, NotFound
 from fluxd.sensors import FileSensor, TimeSensor
-from fluxd.sensors.file import CHUNK, Look, has_line
+from fluxd.sensors.file import CHUNK, Scan, has_line
 
 
 def look(sensor: Any) -> Any:
@@ -70,11 +70,11 @@ def test_a_line_in_a_file(tmp_path: Path) -> None:
 def test_a_line_over_the_end_of_a_chunk(tmp_path: Path, before: int) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x" * before + b"\nwanted\n")
-    assert has_line(str(path), "wanted", Look())
+    assert has_line(str(path), "wanted", Scan())
     path.write_bytes(b"x" * before + b"wanted\n")
-    assert not has_line(str(path), "wanted", Look())
+    assert not has_line(str(path), "wanted", Scan())
     path.write_bytes(b"")
-    assert not has_line(str(path), "", Look())
+    assert not has_line(str(path), "", Scan())
 
 
 def test_only_a_regular_file_is_read(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from collections import defaultdict
 from datetime import datetime
 from functools import lru_cache
 
-from fluxd.core.commands import DagRow, PastRun, Revived, Saves, Skip, Snapshot
+from fluxd.core.commands import Saves, Skip
 from fluxd.core.model import Attempt, Instance, InstanceKey, Run
+from fluxd.core.snapshot import DagRow, PastRun, Revived, Snapshot
 from fluxd.core.spec import DagSpec
 from fluxd.core.states import (
     ATTEMPT_LIVE,
@@ -139,7 +140,7 @@ class Database:
         old = self.instances.get(row.key)
         require(row.state not in LIVE or row.fence is not None, "no fence:", row)
         require((row.state is State.UP_FOR_RETRY) == (row.retry_at is not None), "retry_at of", row)
-        require(row.state not in FINISHED or row.intent is None, "an intent outlived the process:", row)
+        require(row.state not in FINISHED or row.stop_reason is None, "a stop reason outlived the process:", row)
         require(row.state is not State.NONE or row.wait_until is None, "a deadline outlived the clear:", row)
         if old is not None:
             require(reachable(old.state, row.state), "illegal move", old, "->", row)

@@ -67,7 +67,7 @@ def check_turn(
         old = olds[row.key]
         if old is None or old.state in JUDGED:
             _check_judgement(db, row)
-    starts = [act for act in turn.acts if isinstance(act, StartAttempt)]
+    starts = [command for command in turn.commands if isinstance(command, StartAttempt)]
     if starts:
         _check_limits(db, starts, specs, parallelism)
     for run in turn.saves.runs:
@@ -188,10 +188,10 @@ def check_ticks(
 
 def check_explained(db: Database, scheduler: Scheduler, now: datetime) -> None:
     """Every instance that has not ended is explained, and nothing idles that could run."""
-    for dag_id, dag in scheduler._memory.dags.items():
+    for dag_id, dag in scheduler._working.dags.items():
         due = dag.next_due_at
         if due is not None and dag.ticking and len(dag.running) < dag.spec.max_active_runs:
-            late = due <= now and not scheduler._memory.to_advance
+            late = due <= now and not scheduler._working.to_advance
             require(not late, "a tick is due, there is room, and nothing begins:", dag_id, due)
             wake_at = scheduler.wake_at()
             require(due <= now or (wake_at is not None and wake_at <= due), "nobody wakes for", dag_id, due)
@@ -202,16 +202,16 @@ def check_explained(db: Database, scheduler: Scheduler, now: datetime) -> None:
                 continue
             why = words.get((row.task_id, row.map_index))
             require(why, "not explained:", row)
-            idle = "next turn" in (why or "") and not scheduler._memory.to_advance
+            idle = "next turn" in (why or "") and not scheduler._working.to_advance
             require(not idle, "it could run and does not:", row, why)
 
 
-def check_memory(db: Database, scheduler: Scheduler) -> None:
+def check_working_set(db: Database, scheduler: Scheduler) -> None:
     """What the scheduler remembers is what is saved, and its counters are what a count gives."""
-    memory = scheduler._memory
-    require(set(memory.runs) == set(db.live_runs), "runs in memory", set(memory.runs), "saved", set(db.live_runs))
+    working = scheduler._working
+    require(set(working.runs) == set(db.live_runs), "runs in memory", set(working.runs), "saved", set(db.live_runs))
     taken = set()
-    for number, live in memory.runs.items():
+    for number, live in working.runs.items():
         require(live.run == db.runs[number], "run differs:", live.run, db.runs[number])
         counted = LiveRun(live.run, live.spec, live.plan, live.dag, [node.instance for node in live.nodes])
         require(counted.open == live.open, "open tasks of run", number)
@@ -220,5 +220,5 @@ def check_memory(db: Database, scheduler: Scheduler) -> None:
             require(node.counts == recounted.counts, "counters of", node.key, node.counts, recounted.counts)
             if node.instance.state in OCCUPYING:
                 taken.add(node.key)
-    require(taken == set(memory.occupying), "slots", taken, set(memory.occupying))
-    require(set(memory.attempts) == set(db.live_attempts.values()), "live attempts differ")
+    require(taken == set(working.occupying), "slots", taken, set(working.occupying))
+    require(set(working.attempts) == set(db.live_attempts.values()), "live attempts differ")

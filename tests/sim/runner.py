@@ -37,9 +37,9 @@ class FakeRunner:
     last_fence: dict[InstanceKey, int] = field(default_factory=dict)
     pids: int = 100
 
-    def start(self, act: StartAttempt, task: TaskSpec, now: datetime) -> Event | None:
+    def start(self, command: StartAttempt, task: TaskSpec, now: datetime) -> Event | None:
         """Fork a process, unless there is a record of this fence already."""
-        fence, key = act.fence, act.instance.key
+        fence, key = command.fence, command.instance.key
         require(fence not in self.acknowledged, "an attempt whose end is stored was started again:", fence)
         if fence in self.running or fence in self.ended or fence in self.lost:
             self.faults["start repeated"] += 1

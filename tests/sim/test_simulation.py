@@ -27,8 +27,8 @@ def test_the_faults_are_there() -> None:
         faults += live(seed).faults
     assert set(faults) >= {
         "crash before the save",
-        "crash between save and acts",
-        "crash between two acts",
+        "crash between save and commands",
+        "crash between two commands",
         "commit repeated",
         "connection broken",
         "message late",

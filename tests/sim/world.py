@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
-from fluxd.core.commands import AckAttempt, Act, BeginWait, EndWait, KillAttempt, Reply, StartAttempt, Turn
+from fluxd.core.commands import AckAttempt, BeginWait, Command, EndWait, KillAttempt, Reply, StartAttempt, Turn
 from fluxd.core.events import (
     CancelRun,
     ClearTasks,
@@ -72,7 +72,7 @@ class World(Timeline):
             require(steps < STEPS_MAX, "no end in sight after", steps, "steps")
             if not self.calm and self.now >= self.ends:
                 self._calm_down()
-        oracle.check_memory(self.db, self.daemon)
+        oracle.check_working_set(self.db, self.daemon)
         require(not self.runner.known(), "never acknowledged:", self.runner.known())
         seconds = int((self.now - self.start).total_seconds())
         self.counts += Counter(
@@ -128,7 +128,7 @@ class World(Timeline):
         require(not self._inbox, "messages left behind")
         for process in self.runner.running.values():
             attempt = self.db.attempts[process.fence]
-            if self.db.instances[process.key].intent is None and attempt.state is AttemptState.RUNNING:
+            if self.db.instances[process.key].stop_reason is None and attempt.state is AttemptState.RUNNING:
                 self.counts["endless"] += 1
                 self._post(CancelRun(self._next_request(), process.key[0]))
                 return True
@@ -202,14 +202,14 @@ class World(Timeline):
             self._crash()
             return
         self._save(turn, specs)
-        if self.chance("crash between save and acts"):
+        if self.chance("crash between save and commands"):
             self._crash()
             return
-        for act in turn.acts:
-            if self.chance("crash between two acts", 0.3):
+        for command in turn.commands:
+            if self.chance("crash between two commands", 0.3):
                 self._crash()
                 return
-            self._act(act)
+            self._carry_out(command)
 
     def _save(self, turn: Turn, specs: dict[str, DagSpec]) -> None:
         db, saves = self.db, turn.saves
@@ -235,23 +235,23 @@ class World(Timeline):
             require(run.dag_id not in paused - unpaused, "a paused dag made a run", run)
         self._fresh.clear()
         if self.scheduler is not None and self.rng.random() < 0.15:
-            oracle.check_memory(db, self.scheduler)
+            oracle.check_working_set(db, self.scheduler)
             oracle.check_explained(db, self.scheduler, self._clock())
 
-    def _act(self, act: Act) -> None:
-        match act:
+    def _carry_out(self, command: Command) -> None:
+        match command:
             case StartAttempt():
-                self._send(lambda: self._runner_starts(act))
+                self._send(lambda: self._runner_starts(command))
             case KillAttempt():
-                self._send(lambda: self._runner_kills(act.fence))
+                self._send(lambda: self._runner_kills(command.fence))
             case AckAttempt():
-                self._send(lambda: self.runner.acknowledge(act.fence))
+                self._send(lambda: self.runner.acknowledge(command.fence))
             case BeginWait():
-                self._begin_wait(act)
+                self._begin_wait(command)
             case EndWait():
-                self._waits.pop(act.fence, None)
+                self._waits.pop(command.fence, None)
             case Reply():
-                self.counts["refused" if act.error is not None else "answered"] += 1
+                self.counts["refused" if command.error is not None else "answered"] += 1
 
     def _boot(self) -> None:
         """A new daemon: memory from the database, then the runner's hello."""
@@ -297,8 +297,8 @@ class World(Timeline):
         self._inbox.extend(self.scheduler.vanished(known, self._clock()))
         self._turn()
         if self.scheduler is not None and self._connected:
-            for act in self.scheduler.unsettled(known):
-                self._act(act)
+            for command in self.scheduler.unsettled(known):
+                self._carry_out(command)
 
     def _send(self, order: Callable[[], None]) -> None:
         """To the runner: in order, a little later, or never if the connection breaks first."""
@@ -334,15 +334,15 @@ class World(Timeline):
 
             self.later(delay, arrive)
 
-    def _runner_starts(self, act: StartAttempt) -> None:
-        task = self.db.versions[act.version_id].by_id[act.instance.task_id]
-        event = self.runner.start(act, task, self._clock())
+    def _runner_starts(self, command: StartAttempt) -> None:
+        task = self.db.versions[command.version_id].by_id[command.instance.task_id]
+        event = self.runner.start(command, task, self._clock())
         if event is None:
             return
         self._tell(event)
         seconds = self.rng.choice((0, 1, 5, 30, 120, 700, None))
         if seconds is not None:  # else it ends only when it is told to
-            self.later(seconds, lambda: self._process_ends(act.fence))
+            self.later(seconds, lambda: self._process_ends(command.fence))
         if self.chance("runner died"):
             self._runner_dies()
 
@@ -357,23 +357,23 @@ class World(Timeline):
         self.runner.die(self._clock())
         self._break((1, 30))
 
-    def _begin_wait(self, act: BeginWait) -> None:
-        if act.fence in self._waits:
+    def _begin_wait(self, command: BeginWait) -> None:
+        if command.fence in self._waits:
             return
-        self._waits[act.fence] = act
+        self._waits[command.fence] = command
         seconds = self.rng.choice((1, 60, 600, 5000))
-        self.later(seconds, lambda: self._poked(act))
+        self.later(seconds, lambda: self._poked(command))
 
-    def _poked(self, act: BeginWait) -> None:
-        if self._waits.get(act.fence) is not act:
+    def _poked(self, command: BeginWait) -> None:
+        if self._waits.get(command.fence) is not command:
             return
         if self.chance("wait repeated", 3):
-            self._post(WaitEnded(act.fence, "success", self._clock()))
+            self._post(WaitEnded(command.fence, "success", self._clock()))
         else:
-            del self._waits[act.fence]
+            del self._waits[command.fence]
         state = self.rng.choices(("success", "failed", "skipped"), (6, 2, 1))[0]
         error = "FileNotFoundError: no" if state == "failed" else None
-        self._post(WaitEnded(act.fence, state, self._clock(), (("return_value", 1),), error))
+        self._post(WaitEnded(command.fence, state, self._clock(), (("return_value", 1),), error))
 
     # -- what goes wrong by itself, and people ------------------------------------------------------------------------
 

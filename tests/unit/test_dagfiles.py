@@ -14,7 +14,7 @@ import pytest
 
 from fluxd import config, dagfiles, dagfolder
 from fluxd.core.events import DagLoaded, DagRemoved, Event
-from fluxd.dagfiles import DagFiles, Loaded, dag_files
+from fluxd.dagfiles import DagFiles, StoredFile, dag_files
 from fluxd.dagfolder import python_files
 from fluxd.errors import Refused
 
@@ -62,7 +62,7 @@ class Folder:
         specs = [{"dag_id": name} | ({"max_active_runs": "x"} if "odd" in words else {}) for name in ids]
         return {"bundle": "b", "files": files, "dags": specs, "seconds": 0.0, "error": error}
 
-    async def loaded(self, file: str, message: dict[str, Any]) -> Loaded:
+    async def loaded(self, file: str, message: dict[str, Any]) -> StoredFile:
         ids = [spec["dag_id"] for spec in message["dags"]]
         if taken := [dag_id for dag_id in ids if self.dags.get(dag_id, file) != file]:
             raise Refused("FLX-5040", f"{taken[0]} is in {self.dags[taken[0]]}")
@@ -71,7 +71,7 @@ class Folder:
         self.stored.add(file)
         self.errors.pop(file, None)
         self.happened.put_nowait(("loaded", file))
-        return Loaded(dict.fromkeys(ids, 1), removed)
+        return StoredFile(dict.fromkeys(ids, 1), removed)
 
     async def broken(self, file: str, error: dict[str, Any]) -> None:
         file.encode()  # as a database does

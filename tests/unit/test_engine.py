@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fluxd.core.commands import BeginWait, Revived, Saves, Snapshot, StartAttempt
+from fluxd.core.commands import BeginWait, Saves, StartAttempt
 from fluxd.core.events import AttemptEnded, ClearTasks, DagLoaded, TriggerRun
 from fluxd.core.model import Instance, InstanceKey, Run
 from fluxd.core.scheduler import Scheduler
+from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable
 from tests.unit.core.dialogue import NOON, SUCCESS, dag, task
@@ -69,8 +70,8 @@ class World:
     def ack(self, fences: list[int]) -> None:
         self.journal.append(("ack", fences))
 
-    def begin(self, act: BeginWait) -> None:
-        self.journal.append(("begin", act.fence))
+    def begin(self, command: BeginWait) -> None:
+        self.journal.append(("begin", command.fence))
 
     def end(self, fence: int) -> None:
         self.journal.append(("end", fence))

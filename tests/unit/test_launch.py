@@ -47,8 +47,8 @@ def start(task_id: str = "c", map_index: int = -1) -> StartAttempt:
     return StartAttempt(41, RUN, Instance(7, task_id, map_index, try_number=2, max_tries=3, fence=41), 3)
 
 
-async def message(made: Launcher, act: StartAttempt) -> dict[str, Any]:
-    (one,) = await made.messages([act])
+async def message(made: Launcher, command: StartAttempt) -> dict[str, Any]:
+    (one,) = await made.messages([command])
     return one
 
 

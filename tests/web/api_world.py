@@ -20,7 +20,7 @@ from fluxd.core.events import AttemptEnded, AttemptStarted, DagLoaded
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import dag_from_json
 from fluxd.engine import Engine
-from fluxd.keeper import Keeper
+from fluxd.persistence import Persistence
 from fluxd.store import accounts
 from fluxd.web.app import make_app
 from fluxd.web.live import LiveHub
@@ -45,7 +45,7 @@ class Executor:
 
     def ack(self, fences: list[int]) -> None: ...
 
-    def begin(self, act: BeginWait) -> None: ...
+    def begin(self, command: BeginWait) -> None: ...
 
     def end(self, fence: int) -> None: ...
 
@@ -53,23 +53,23 @@ class Executor:
 class World:
     """What a test has in its hands."""
 
-    def __init__(self, keeper: Keeper, settings: config.Settings) -> None:
-        self.keeper = keeper
+    def __init__(self, persistence: Persistence, settings: config.Settings) -> None:
+        self.persistence = persistence
         self.settings = settings
         self.executor = Executor()
         self.live = LiveHub()
         self.engine = Engine(
             Scheduler(),
-            save=keeper.save,
-            revive=keeper.revive,
-            run_id_taken=keeper.run_id_taken,
+            save=persistence.save,
+            revive=persistence.revive,
+            run_id_taken=persistence.run_id_taken,
             start_messages=self._messages,
             on_saved=self._saved,
         )
         self.engine.executor = self.executor
         self.engine.waiting = self.executor
         self.state = WebState(
-            db=keeper.db,
+            db=persistence.db,
             post=self.engine.ask,
             live=self.live,
             settings=settings,
@@ -93,12 +93,12 @@ class World:
         ]
 
     def _saved(self, saves: Saves) -> None:
-        self.live.publish("changed", self.keeper.changes(saves))
+        self.live.publish("changed", self.persistence.feed.changes(saves))
 
     async def load(self, *specs: dict[str, Any], file: str = "sales.py", source: str = "# sales") -> None:
         """A dag file is there and good."""
         message = {"bundle": f"b-{file}", "files": {file: source}, "dags": list(specs), "seconds": 0.1}
-        versions = (await self.keeper.loaded(file, message)).versions
+        versions = (await self.persistence.loaded(file, message)).versions
         for spec in specs:
             self.engine.post(DagLoaded(dag_from_json(spec), versions[spec["dag_id"]]))
 
@@ -141,12 +141,12 @@ async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
     """A world in this home, on this database."""
     settings = config.load(folder, environment={})
     home.prepare(settings)
-    async with Keeper.open(db_url, settings) as keeper, contextlib.AsyncExitStack() as stack:
-        world = World(keeper, settings)
-        snapshot, _ = await keeper.load()
+    async with Persistence.open(db_url, settings) as persistence, contextlib.AsyncExitStack() as stack:
+        world = World(persistence, settings)
+        snapshot, _ = await persistence.load()
         await world.engine.perform(world.engine.scheduler.recover(snapshot, datetime.now(UTC)))
         engine = asyncio.ensure_future(world.engine.run())
-        await accounts.ensure_admin(keeper.db.read)
+        await accounts.ensure_admin(persistence.db.read)
         runner = web.AppRunner(make_app(world.state), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

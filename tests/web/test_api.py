@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fluxd.web.api import schemas
-from fluxd.web.api.table import PREFIX, ROUTES
+from fluxd.web.api.routes import PREFIX, ROUTES
 from tests.web.api_world import World, open_world
 
 pytestmark = pytest.mark.anyio
@@ -85,7 +85,9 @@ async def test_every_route_answers_what_openapi_promises(world: World) -> None:
     world.log(message, b"hello\n")
     world.ended(message, xcoms=[["return_value", 3]])
     await finish(world, "told")
-    await world.keeper.broken("bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"})
+    await world.persistence.broken(
+        "bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"}
+    )
     names = {"dag_id": "sales", "run_id": "told", "task_id": "load", "try_number": "1", "key": "return_value"}
     bodies: dict[str, Any] = {
         "/dags/{dag_id}/runs/{run_id}/mark": {"state": "failed", "task_ids": ["report"]},
@@ -164,7 +166,7 @@ async def test_a_logical_date_without_a_zone_is_meant_in_the_zone_of_the_dag(wor
 
 async def test_dags_errors_name_file_line_and_reason(world: World) -> None:
     error = {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…", "at": "2026-01-01T00:00:00Z"}
-    await world.keeper.broken("sales.py", error)
+    await world.persistence.broken("sales.py", error)
     (found,) = (await world.get("/dag-errors"))["errors"]
     assert (found["file"], found["line"], found["reason"], found["dag_ids"]) == (
         "sales.py",
@@ -299,7 +301,7 @@ async def test_a_request_that_was_cut_off_is_not_done_again_in_silence(world: Wo
     key = {"Idempotency-Key": "k1"}
     assert (await world.ask("POST", "/dags/sales/trigger", {}, headers=key))[0] == 201
     # As a daemon leaves it that dies between the run and the answer.
-    await world.keeper.db.read.execute("UPDATE idempotency SET status = 0, body = '{}'")
+    await world.persistence.db.read.execute("UPDATE idempotency SET status = 0, body = '{}'")
     status, problem = await world.ask("POST", "/dags/sales/trigger", {}, headers=key)
     assert (status, problem["code"]) == (409, "FLX-4153")
     assert len((await world.get("/runs"))["runs"]) == 1

@@ -1,4 +1,4 @@
--- What the daemon's keeper looks up beside turns and dags.
+-- What the daemon looks up beside turns and dags.
 
 -- name: tasks_with_xcoms
 SELECT DISTINCT xcom.run_number, xcom.task_id

@@ -14,7 +14,7 @@ SET state = excluded.state, version_id = excluded.version_id, queued_at = exclud
 INSERT INTO task_instance SELECT * FROM unnest($1::task_instance[])
 ON CONFLICT (run_number, task_id, map_index) DO UPDATE
 SET state = excluded.state, try_number = excluded.try_number, max_tries = excluded.max_tries, fence = excluded.fence,
-    intent = excluded.intent, queued_at = excluded.queued_at, started_at = excluded.started_at,
+    stop_reason = excluded.stop_reason, queued_at = excluded.queued_at, started_at = excluded.started_at,
     ended_at = excluded.ended_at, retry_at = excluded.retry_at, wait = excluded.wait,
     wait_until = excluded.wait_until, reason = excluded.reason
 -- A word of an older attempt changes nothing.

@@ -11,10 +11,10 @@ from fluxd.core.events import ForgetDag, PauseDag, TriggerRun
 from fluxd.core.spec import dag_from_json
 from fluxd.errors import NotFound, Refused
 from fluxd.store import api_views
-from fluxd.web.api import shapes
+from fluxd.web.api import serializers
 from fluxd.web.api.answers import answer
-from fluxd.web.api.asking import Ask, in_zone, nearest
-from fluxd.web.api.coming import coming_runs, why_nothing_comes
+from fluxd.web.api.upcoming import coming_runs, why_nothing_comes
+from fluxd.web.api.validation import Ask, in_zone, nearest
 
 
 async def no_dag(ask: Ask) -> NotFound:
@@ -51,19 +51,19 @@ async def list_dags(ask: Ask) -> web.Response:
     query = ask.query
     rows = await api_views.dags(
         ask.db,
-        after=shapes.from_cursor(query["cursor"], str) if query["cursor"] else "",
+        after=serializers.from_cursor(query["cursor"], str) if query["cursor"] else "",
         removed=query["removed"],
         tag=query["tag"],
         paused=query["paused"],
         limit=query["limit"] + 1,
     )
     page = rows[: query["limit"]]
-    more = shapes.cursor_of(page[-1]["dag_id"]) if len(rows) > len(page) else None
-    return answer({"dags": [shapes.dag_in_list(row) for row in page], "next_cursor": more})
+    more = serializers.cursor_of(page[-1]["dag_id"]) if len(rows) > len(page) else None
+    return answer({"dags": [serializers.dag_in_list(row) for row in page], "next_cursor": more})
 
 
 async def show(ask: Ask) -> web.Response:
-    return answer(shapes.dag(await find_dag(ask)))
+    return answer(serializers.dag(await find_dag(ask)))
 
 
 async def trigger(ask: Ask) -> web.Response:
@@ -78,7 +78,7 @@ async def trigger(ask: Ask) -> web.Response:
 
     made = await post(ask, make)
     row = await api_views.run(ask.db, dag_id, made["run_id"])
-    return answer(shapes.run(row) if row is not None else made, 201)
+    return answer(serializers.run(row) if row is not None else made, 201)
 
 
 async def pause(ask: Ask) -> web.Response:
@@ -137,4 +137,4 @@ async def source(ask: Ask) -> web.Response:
 
 
 async def errors(ask: Ask) -> web.Response:
-    return answer({"errors": [shapes.dag_error(row) for row in await api_views.dag_errors(ask.db)]})
+    return answer({"errors": [serializers.dag_error(row) for row in await api_views.dag_errors(ask.db)]})

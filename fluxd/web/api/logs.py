@@ -17,8 +17,8 @@ from aiohttp import web
 from fluxd.core.states import ATTEMPT_LIVE
 from fluxd.errors import NotFound, Refused, Unavailable
 from fluxd.store import api_views
-from fluxd.web.api.asking import Ask
 from fluxd.web.api.tasks import missing
+from fluxd.web.api.validation import Ask
 from fluxd.web.live import Subscription
 from fluxd.web.who import STILL_WELCOME
 

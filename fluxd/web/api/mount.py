@@ -11,10 +11,10 @@ from fluxd.errors import FluxError, Invalid, NotFound
 from fluxd.observations import Seen, observe
 from fluxd.store.database import GONE
 from fluxd.web.api.answers import problem, problem_of
-from fluxd.web.api.asking import Ask, read_body, read_query
-from fluxd.web.api.once import Once
+from fluxd.web.api.idempotency import Once
 from fluxd.web.api.openapi import description
-from fluxd.web.api.table import PREFIX, ROUTES, Route
+from fluxd.web.api.routes import PREFIX, ROUTES, Route
+from fluxd.web.api.validation import Ask, read_body, read_query
 from fluxd.web.state import WebState
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from fluxd.web.api import schemas as s
-from fluxd.web.api.asking import Field
-from fluxd.web.api.table import PREFIX, ROUTES, Route
+from fluxd.web.api.routes import PREFIX, ROUTES, Route
+from fluxd.web.api.validation import Field
 
 KINDS: dict[str, s.Schema] = {
     "text": s.TEXT,

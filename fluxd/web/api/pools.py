@@ -7,15 +7,15 @@ from aiohttp import web
 from fluxd.core.events import PoolSet
 from fluxd.errors import Invalid
 from fluxd.store import api_views, pools
-from fluxd.web.api import shapes
+from fluxd.web.api import serializers
 from fluxd.web.api.answers import answer
-from fluxd.web.api.asking import Ask
+from fluxd.web.api.validation import Ask
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 async def list_pools(ask: Ask) -> web.Response:
-    return answer({"pools": [shapes.pool(row) for row in await api_views.pools(ask.db)]})
+    return answer({"pools": [serializers.pool(row) for row in await api_views.pools(ask.db)]})
 
 
 async def set_pool(ask: Ask) -> web.Response:

@@ -13,10 +13,10 @@ from fluxd.core.model import InstanceKey
 from fluxd.core.states import FINISHED, RUN_FINISHED, State
 from fluxd.errors import NotFound, Refused, Unavailable
 from fluxd.store import api_views
-from fluxd.web.api import shapes
+from fluxd.web.api import serializers
 from fluxd.web.api.answers import answer
-from fluxd.web.api.asking import Ask, in_zone, nearest
 from fluxd.web.api.dags import find_dag
+from fluxd.web.api.validation import Ask, in_zone, nearest
 from fluxd.web.live import Message, Subscription
 
 # A message of the hub may be lost with a full queue: look again after so long in any case.
@@ -40,7 +40,7 @@ async def list_runs(ask: Ask) -> web.Response:
     rows = await api_views.runs(
         ask.db,
         dag_id=dag_id,
-        before=shapes.from_cursor(query["cursor"], int) if query["cursor"] else api_views.LAST,
+        before=serializers.from_cursor(query["cursor"], int) if query["cursor"] else api_views.LAST,
         states=query["state"],
         run_type=query["run_type"],
         since=since,
@@ -50,8 +50,8 @@ async def list_runs(ask: Ask) -> web.Response:
     if not rows and "dag_id" in ask.path:
         await find_dag(ask)
     page = rows[: query["limit"]]
-    more = shapes.cursor_of(page[-1]["number"]) if len(rows) > len(page) else None
-    return answer({"runs": [shapes.run(row) for row in page], "next_cursor": more})
+    more = serializers.cursor_of(page[-1]["number"]) if len(rows) > len(page) else None
+    return answer({"runs": [serializers.run(row) for row in page], "next_cursor": more})
 
 
 async def previous(ask: Ask) -> web.Response:
@@ -60,14 +60,14 @@ async def previous(ask: Ask) -> web.Response:
     if row is None:
         raise await no_run(ask)
     rows = await api_views.runs_before(ask.db, ask.path["dag_id"], row["logical_date"], ask.query["state"], limit=1)
-    return answer({"run": shapes.run(rows[0]) if rows else None})
+    return answer({"run": serializers.run(rows[0]) if rows else None})
 
 
 async def shown_run(ask: Ask) -> dict[str, Any]:
     rows = await api_views.run_with_tasks(ask.db, ask.path["dag_id"], ask.path["run_id"])
     if not rows:
         raise await no_run(ask)
-    return shapes.run_with_tasks(rows, reasons(ask, rows[0]["number"]))
+    return serializers.run_with_tasks(rows, reasons(ask, rows[0]["number"]))
 
 
 def reasons(ask: Ask, number: int) -> dict[tuple[str, int], str]:

@@ -1,4 +1,4 @@
-"""What is promised of each answer, as JSON Schema (2020-12): the other half of `shapes.py`.
+"""What is promised of each answer, as JSON Schema (2020-12): the other half of `serializers.py`.
 
 A test holds the two together. A field may be added at any time; one that is here keeps its meaning and does not go.
 """

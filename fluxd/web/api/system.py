@@ -10,8 +10,8 @@ from aiohttp import web
 from fluxd.store import accounts, api_views
 from fluxd.store.database import GONE
 from fluxd.web.api.answers import answer
-from fluxd.web.api.asking import Ask
 from fluxd.web.api.schemas import COUNTS
+from fluxd.web.api.validation import Ask
 
 PATIENCE_S = 5.0
 

@@ -4,10 +4,10 @@ from aiohttp import web
 
 from fluxd.errors import NotFound
 from fluxd.store import api_views
-from fluxd.web.api import shapes
+from fluxd.web.api import serializers
 from fluxd.web.api.answers import answer
-from fluxd.web.api.asking import Ask
 from fluxd.web.api.runs import no_run, no_task, reasons, shown_run
+from fluxd.web.api.validation import Ask
 
 
 async def missing(ask: Ask, map_index: int) -> NotFound:
@@ -39,7 +39,7 @@ async def show(ask: Ask) -> web.Response:
     if not rows:
         raise await missing(ask, map_index)
     why = reasons(ask, rows[0]["number"]).get((ask.path["task_id"], map_index))
-    return answer(shapes.task(rows) | ({"reason": why} if why else {}))
+    return answer(serializers.task(rows) | ({"reason": why} if why else {}))
 
 
 async def xcoms(ask: Ask) -> web.Response:

@@ -14,7 +14,7 @@ from fluxd.core.events import CancelRun, ClearTasks, MarkTasks, PauseDag, Trigge
 from fluxd.core.model import InstanceKey
 from fluxd.core.states import State
 from fluxd.errors import FluxError, Invalid, NotFound
-from fluxd.nesting import DEPTH_MAX, too_deep
+from fluxd.json_limits import DEPTH_MAX, exactly, too_big, too_deep
 from fluxd.store import page_views
 from fluxd.web import notice, words
 from fluxd.web.auth import local_path
@@ -23,7 +23,6 @@ from fluxd.web.pages import dag
 from fluxd.web.pages.dag import Refusal
 from fluxd.web.state import STATE
 from fluxd.web.who import WHO
-from fluxd.wholes import exactly, too_big
 
 Form = dict[str, str]
 # (what is said on the next page, where that page is, if not where the form says)

@@ -13,7 +13,7 @@ from fluxd.core.spec import DagSpec, TaskSpec, dag_from_json
 from fluxd.errors import FluxError, NotFound
 from fluxd.store import page_views
 from fluxd.web import words
-from fluxd.web.api.coming import coming_runs, schedule_words
+from fluxd.web.api.upcoming import coming_runs, schedule_words
 from fluxd.web.bars import run_bars, run_href, task_href
 from fluxd.web.graph import Layout, lay_out
 from fluxd.web.render import render

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from fluxd.store import page_views
 from fluxd.web import words
-from fluxd.web.api import shapes
-from fluxd.web.api.coming import schedule_words
+from fluxd.web.api import serializers
+from fluxd.web.api.upcoming import schedule_words
 from fluxd.web.bars import BarRow, run_bars, run_href
 from fluxd.web.render import render
 from fluxd.web.state import STATE
@@ -58,7 +58,7 @@ async def page(request: web.Request) -> web.Response:
         "dags.html",
         dags=dags,
         # As the API shows them: whatever a stored error lacks is there, and empty.
-        broken=[{**shapes.dag_error(row), "words": words.broken(row["file"], row["error"])} for row in broken],
+        broken=[{**serializers.dag_error(row), "words": words.broken(row["file"], row["error"])} for row in broken],
         search=search,
         show=show,
         tabs=[(name, label, rows[0][f"n_{name}"]) for name, label in SHOW.items()],

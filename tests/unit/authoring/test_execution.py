@@ -30,7 +30,7 @@ from fluxd import (
     task,
 )
 from fluxd.authoring import daemon, execution, testing
-from fluxd.authoring.requests import Command
+from fluxd.authoring.requests import ExecCommand
 from fluxd.errors import NotFound, Unavailable
 from fluxd.ops import BashOperator
 from fluxd.sensors import FileSensor
@@ -223,7 +223,7 @@ def test_a_command_takes_the_place_of_the_process() -> None:
     class Replaced(Exception):
         pass
 
-    def replace(command: Command, rendered: dict[str, Any]) -> Any:
+    def replace(command: ExecCommand, rendered: dict[str, Any]) -> Any:
         seen.append((command, rendered))
         raise Replaced
 
@@ -232,7 +232,7 @@ def test_a_command_takes_the_place_of_the_process() -> None:
     outcome = execution.run(testing.registry.collect()[0], "t", GIVEN, replace=replace)
     assert outcome["error"]["type"] == "Replaced"
     command, rendered = seen[0]
-    assert command == Command(["/bin/bash", "-c", "echo 2026-01-05"], {"A": "2026-01-05"}, "/", (99,))
+    assert command == ExecCommand(["/bin/bash", "-c", "echo 2026-01-05"], {"A": "2026-01-05"}, "/", (99,))
     assert rendered["bash_command"] == "echo 2026-01-05"
 
 

@@ -3,21 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fluxd.core.commands import (
-    AckAttempt,
-    BeginWait,
-    DagCursor,
-    KillAttempt,
-    Reply,
-    Revived,
-    Skip,
-    Snapshot,
-    StartAttempt,
-    Turn,
-)
+from fluxd.core.commands import AckAttempt, BeginWait, DagCursor, KillAttempt, Reply, Skip, StartAttempt, Turn
 from fluxd.core.events import AttemptEnded, AttemptStarted, DagLoaded, Event, TriggerRun
 from fluxd.core.model import Attempt, Instance, InstanceKey, Run
 from fluxd.core.scheduler import Scheduler
+from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.core.spec import DagSpec, TaskSpec
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -84,7 +74,7 @@ class Dialogue:
 
     def starts(self) -> list[str]:
         """The tasks that the last turn starts."""
-        return [act.instance.task_id for act in self.turn.acts if isinstance(act, StartAttempt)]
+        return [command.instance.task_id for command in self.turn.commands if isinstance(command, StartAttempt)]
 
     def fence(self, task_id: str, run: int = 1) -> int:
         found = self.instances[(run, task_id, -1)].fence
@@ -98,17 +88,19 @@ class Dialogue:
         return {key[1]: str(row.state) for key, row in self.instances.items() if key[0] == run}
 
     def reply(self) -> Reply:
-        (found,) = [act for act in self.turn.acts if isinstance(act, Reply)]
+        (found,) = [command for command in self.turn.commands if isinstance(command, Reply)]
         return found
 
     def kills(self) -> list[tuple[int, str]]:
-        return [(act.fence, str(act.reason)) for act in self.turn.acts if isinstance(act, KillAttempt)]
+        return [
+            (command.fence, str(command.reason)) for command in self.turn.commands if isinstance(command, KillAttempt)
+        ]
 
     def acks(self) -> list[int]:
-        return [act.fence for act in self.turn.acts if isinstance(act, AckAttempt)]
+        return [command.fence for command in self.turn.commands if isinstance(command, AckAttempt)]
 
     def waits(self) -> list[BeginWait]:
-        return [act for act in self.turn.acts if isinstance(act, BeginWait)]
+        return [command for command in self.turn.commands if isinstance(command, BeginWait)]
 
     def revived(self, run: int = 1) -> Revived:
         """The rows of a run, as the engine reads them from the database."""
@@ -137,8 +129,8 @@ class Dialogue:
 
 def ran_through(dialogue: Dialogue, outcomes: dict[str, dict[str, Any] | None]) -> None:
     """Let every started task end, as `outcomes` says (success where it says nothing), until nothing starts."""
-    starting = [act for act in dialogue.turn.acts if isinstance(act, StartAttempt)]
+    starting = [command for command in dialogue.turn.commands if isinstance(command, StartAttempt)]
     while starting:
-        act = starting.pop(0)
-        dialogue.ended(act.fence, outcomes.get(act.instance.task_id, SUCCESS))
-        starting += [act for act in dialogue.turn.acts if isinstance(act, StartAttempt)]
+        command = starting.pop(0)
+        dialogue.ended(command.fence, outcomes.get(command.instance.task_id, SUCCESS))
+        starting += [command for command in dialogue.turn.commands if isinstance(command, StartAttempt)]

@@ -166,8 +166,8 @@ def test_execution_timeout_stops_the_process_first() -> None:
     flux.started(1)
     flux.wait(30)
     assert flux.kills() == [(1, "timeout")]
-    assert (flux.state("a"), flux.instances[(1, "a", -1)].intent) == ("running", "timeout")
-    assert flux.wait(100).acts == []  # told once
+    assert (flux.state("a"), flux.instances[(1, "a", -1)].stop_reason) == ("running", "timeout")
+    assert flux.wait(100).commands == []  # told once
     flux.ended(1, None, signal=15)
     assert flux.attempts[1].reason == "FLX-3503: Task 'a' ran longer than its execution_timeout of 30 s and was ended"
     assert flux.starts() == ["a"]

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from fluxd.core.commands import BeginWait, DagRow, KillAttempt, PastRun, StartAttempt
+from fluxd.core.commands import BeginWait, KillAttempt, StartAttempt
 from fluxd.core.events import CancelRun
+from fluxd.core.snapshot import DagRow, PastRun
 from fluxd.core.spec import Schedule
 from fluxd.core.states import State
 from tests.unit.core.dialogue import FAILED, NOON, Dialogue, dag, task
@@ -18,7 +19,7 @@ def test_a_recovered_scheduler_goes_on_where_the_old_one_was() -> None:
     flux.ended(1)
     flux.started(2)
     again = flux.restarted(dags=[DagRow(spec, 1, False, None)])
-    assert again.turn.acts == []
+    assert again.turn.commands == []
     again.ended(2)
     assert again.starts() == ["c"]
     assert again.fence("c") == 3
@@ -32,9 +33,12 @@ def test_only_what_the_runner_does_not_know_is_started_again() -> None:
     flux.started(2)
     flux.ended(3, {"state": "waiting", "wait": {"sensor": "S"}})
     again = flux.restarted()
-    acts = again.scheduler.unsettled({2})
-    assert [(type(act), getattr(act, "fence", 0)) for act in acts] == [(StartAttempt, 1), (BeginWait, 3)]
-    assert [type(act) for act in again.scheduler.unsettled({1, 2})] == [BeginWait]
+    commands = again.scheduler.unsettled({2})
+    assert [(type(command), getattr(command, "fence", 0)) for command in commands] == [
+        (StartAttempt, 1),
+        (BeginWait, 3),
+    ]
+    assert [type(command) for command in again.scheduler.unsettled({1, 2})] == [BeginWait]
 
 
 def test_what_was_told_to_stop_is_told_again() -> None:

@@ -142,7 +142,7 @@ def test_cancel_ends_processes_first() -> None:
     flux.say(CancelRun(1, 1, by="ann"))
     assert flux.states() == {"a": "queued", "b": "cancelled", "w": "cancelled", "r": "cancelled"}
     assert flux.kills() == [(1, "cancel")]
-    assert EndWait(2) in flux.turn.acts
+    assert EndWait(2) in flux.turn.commands
     assert (flux.runs[1].state, flux.runs[1].cancelling) == ("running", True)
     flux.ended(1, None, signal=15)
     assert (flux.state("a"), flux.runs[1].state, flux.runs[1].reason) == ("cancelled", "cancelled", "cancelled by ann")
@@ -185,7 +185,7 @@ def test_clear_of_a_running_task_waits_for_the_proof_that_it_is_dead() -> None:
     flux.say(ClearTasks(1, 1, (key("a"),)))
     assert (flux.state("a"), flux.kills(), flux.starts()) == ("restarting", [(1, "restart")], [])
     assert flux.reply().value == {"cleared": [["a", -1]], "note": None}
-    assert flux.wait(3600).acts == []
+    assert flux.wait(3600).commands == []
     flux.ended(1, SUCCESS | {"xcoms": [["return_value", 1]]})
     assert (flux.starts(), flux.fence("a"), flux.turn.saves.xcoms) == (["a"], 2, [])
     assert (flux.attempts[1].state, flux.instances[key("a")].try_number) == ("cancelled", 2)
@@ -213,7 +213,7 @@ def test_a_run_that_is_cleared_goes_on_with_the_newest_version() -> None:
     flux.say(DagLoaded(flux.specs[2], 2))
     flux.say(ClearTasks(1, 1, (key("b"),), revive=flux.revived()))
     assert "newest version" in flux.reply().value["note"]
-    (start,) = [act for act in flux.turn.acts if isinstance(act, StartAttempt)]
+    (start,) = [command for command in flux.turn.commands if isinstance(command, StartAttempt)]
     assert (start.version_id, start.run.version_id, flux.instances[key("b")].max_tries) == (2, 2, 5)
     other = flux.restarted()
     ran_through(other, {})
@@ -267,7 +267,7 @@ def test_clear_of_a_waiting_task_begins_it_anew() -> None:
     flux.ended(1, {"state": "waiting", "wait": {"sensor": "S", "timeout": 50}})
     flux.wait(10)
     flux.say(ClearTasks(1, 1))
-    assert EndWait(1) in flux.turn.acts
+    assert EndWait(1) in flux.turn.commands
     assert (flux.starts(), flux.fence("a")) == (["a"], 2)
     assert not flux.say(WaitEnded(1, "success", NOON)).saves
     assert flux.instances[key("a")].wait_until is None

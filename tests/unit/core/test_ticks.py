@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fluxd.core.commands import DagRow
 from fluxd.core.events import DagLoaded, DagRemoved, MarkTasks, PauseDag, TriggerRun
+from fluxd.core.snapshot import DagRow
 from fluxd.core.spec import DagSpec, Schedule
 from fluxd.core.states import State
 from tests.unit.core.dialogue import FAILED, NOON, Dialogue, dag, task

@@ -51,7 +51,9 @@ async def test_every_verb_that_shows_has_both_forms(world: World, ctl: Ctl) -> N
     await run_of(world, "one", conf={"region": "us"})
     world.ended(await world.started(), xcoms=[["return_value", 3]])
     await world.started()
-    await world.keeper.broken("bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"})
+    await world.persistence.broken(
+        "bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"}
+    )
     for verb, words in {
         ("status",): "1 running",
         ("dags", "list"): "every day at 06:00 Paris",
@@ -78,8 +80,8 @@ async def test_every_verb_that_shows_has_both_forms(world: World, ctl: Ctl) -> N
 
 
 async def test_a_file_error_without_line_and_code(world: World, ctl: Ctl) -> None:
-    await world.keeper.broken("twin.py", {"code": "FLX-5040", "message": "It is taken."})
-    await world.keeper.broken("worse.py", {})
+    await world.persistence.broken("twin.py", {"code": "FLX-5040", "message": "It is taken."})
+    await world.persistence.broken("worse.py", {})
     code, out, err = await ctl("dags", "errors")
     assert (code, err) == (0, "")
     assert "FLX-5040: It is taken." in out and "it cannot be loaded" in out

@@ -8,9 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from fluxd.core.commands import DagCursor, PastRun, Saves, Skip, XCom
+from fluxd.core.commands import DagCursor, Saves, Skip, XCom
 from fluxd.core.model import Attempt, Instance, Run
-from fluxd.core.states import AttemptState, Intent, RunState, State
+from fluxd.core.snapshot import PastRun
+from fluxd.core.states import AttemptState, RunState, State, StopReason
 from fluxd.errors import Unavailable
 from fluxd.store import dags, turns
 from fluxd.store.database import Database
@@ -59,7 +60,7 @@ async def test_what_was_saved_is_loaded_and_saving_twice_is_saving_once(db: Data
     version_id = await sales(db)
     run = run_of(version_id)
     instance = instance_of(
-        7, State.RUNNING, intent=Intent.CANCEL, queued_at=T0, wait={"args": [1]}, wait_until=T0, reason="why"
+        7, State.RUNNING, stop_reason=StopReason.CANCEL, queued_at=T0, wait={"args": [1]}, wait_until=T0, reason="why"
     )
     attempt = attempt_of(7, started_at=T0, pid=4711, usage={"user_s": 0.5}, rendered={"cmd": "ls"})
     saves = Saves(

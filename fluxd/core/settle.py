@@ -6,37 +6,37 @@ filled; round and round until nothing follows any more. Empty tasks end here at 
 
 from datetime import datetime
 
-from fluxd.core.begin import advance
 from fluxd.core.limits import Limits, Usage, choose
 from fluxd.core.live import LiveRun, Node
-from fluxd.core.memory import Memory
 from fluxd.core.rules import COLUMN, FAILED, Verdict, judge
+from fluxd.core.run_starts import advance
 from fluxd.core.states import FINISHED, RunState, State
+from fluxd.core.working_set import WorkingSet
 
 REASON_MAX = 2000
 NOT_PAST = frozenset({State.SUCCESS, State.SKIPPED})
 
 
-def settle(memory: Memory, now: datetime, runs_at_most: int) -> None:
+def settle(working: WorkingSet, now: datetime, runs_at_most: int) -> None:
     """Draw every conclusion. At most so many runs begin: the rest is for the next turn, `to_advance` holds its dags."""
     begun = 0
     while True:
-        while memory.to_judge:
-            _judge(memory, memory.to_judge.popleft(), now)
-        for live in list(memory.to_close.values()):
-            _close(memory, live, now)
-        memory.to_close.clear()
-        begun += advance(memory, now, runs_at_most - begun)
-        if not memory.to_judge and not memory.to_close:
+        while working.to_judge:
+            _judge(working, working.to_judge.popleft(), now)
+        for live in list(working.to_close.values()):
+            _close(working, live, now)
+        working.to_close.clear()
+        begun += advance(working, now, runs_at_most - begun)
+        if not working.to_judge and not working.to_close:
             break
-    if not memory.lanes or len(memory.occupying) >= memory.parallelism:
+    if not working.lanes or len(working.occupying) >= working.parallelism:
         return
-    usage = Usage(memory.occupying.values())
-    for node in choose(memory.lanes, Limits(memory.parallelism, memory.pools, usage)):
-        memory.begin_attempt(node, now)
+    usage = Usage(working.occupying.values())
+    for node in choose(working.lanes, Limits(working.parallelism, working.pools, usage)):
+        working.begin_attempt(node, now)
 
 
-def _judge(memory: Memory, node: Node, now: datetime) -> None:
+def _judge(working: WorkingSet, node: Node, now: datetime) -> None:
     """Decide about a task that has not begun."""
     instance, live = node.instance, node.live
     if instance.state is not State.NONE or live.run.state is not RunState.RUNNING or live.run.cancelling:
@@ -49,14 +49,14 @@ def _judge(memory: Memory, node: Node, now: datetime) -> None:
             return
         if node.task.kind == "empty":
             instance.started_at = instance.ended_at = now
-            memory.move(node, State.SUCCESS)
+            working.move(node, State.SUCCESS)
         else:
-            memory.move(node, State.SCHEDULED)
-            memory.lanes.add(node)
+            working.move(node, State.SCHEDULED)
+            working.lanes.add(node)
         return
     instance.ended_at = now
     instance.reason = why_not(node)
-    memory.move(node, State.SKIPPED if verdict is Verdict.SKIP else State.UPSTREAM_FAILED)
+    working.move(node, State.SKIPPED if verdict is Verdict.SKIP else State.UPSTREAM_FAILED)
 
 
 def why_not(node: Node) -> str:
@@ -85,18 +85,18 @@ def blocked_by_past(node: Node) -> str | None:
     return f"it depends on its past, and in the run due at {tick:%Y-%m-%d %H:%M} UTC it is {state}"
 
 
-def _close(memory: Memory, live: LiveRun, now: datetime) -> None:
+def _close(working: WorkingSet, live: LiveRun, now: datetime) -> None:
     """All tasks of a run have ended: so has the run. Its leaves decide how; a cancelled task spoils it."""
     run = live.run
-    if live.open or run.number not in memory.runs:
+    if live.open or run.number not in working.runs:
         return
     run.started_at = run.started_at or now
     run.ended_at = now
-    end_run(memory, live)
-    memory.drop_run(live)
+    end_run(working, live)
+    working.drop_run(live)
 
 
-def end_run(memory: Memory, live: LiveRun) -> None:
+def end_run(working: WorkingSet, live: LiveRun) -> None:
     """Give a run the state that its ended tasks make; also for one that had ended and whose tasks were marked."""
     run = live.run
     cancelled = any(node.instance.state is State.CANCELLED for node in live.nodes)
@@ -112,8 +112,8 @@ def end_run(memory: Memory, live: LiveRun) -> None:
         run.reason = None
     run.cancelling = False
     if state is not run.state:
-        memory.move_run(live, state)
-    memory.touch_run(live)
+        working.move_run(live, state)
+    working.touch_run(live)
 
 
 def _why_failed(live: LiveRun) -> str:

@@ -17,10 +17,9 @@ from aiohttp import web
 
 from fluxd.core.timetable import check_time
 from fluxd.errors import FluxError, Invalid
-from fluxd.nesting import DEPTH_MAX, too_deep
+from fluxd.json_limits import DEPTH_MAX, exactly, too_big, too_deep
 from fluxd.web.state import WebState
 from fluxd.web.who import WHO
-from fluxd.wholes import exactly, too_big
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

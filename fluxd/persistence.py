@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from fluxd.changefeed import ChangeFeed
 from fluxd.config import Settings
-from fluxd.core.commands import Revived, Saves, Snapshot
+from fluxd.core.commands import Saves
 from fluxd.core.events import TriggerRun
+from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.core.spec import dag_from_json
-from fluxd.core.states import RUN_FINISHED
-from fluxd.dagfiles import Loaded
+from fluxd.dagfiles import StoredFile
 from fluxd.errors import FluxError, Unavailable
 from fluxd.launch import Version, XComs
 from fluxd.observations import Seen, observe
@@ -39,25 +40,22 @@ PASSING = (
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-ENDED_NAMES_KEPT = 4096
 
 T = TypeVar("T")
 
 
-class Keeper:
+class Persistence:
     """The daemon's database. Make it with `open`."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self.db = db
         self._settings = settings
         self._job = 0
-        # run number -> (dag_id, run_id), so that a change of an instance can be told with its run's name
-        self._names: dict[int, tuple[str, str]] = {}
-        self._ended_names: dict[int, tuple[str, str]] = {}  # of the last runs that ended: they may be marked
+        self.feed = ChangeFeed()
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str, settings: Settings) -> AsyncIterator["Keeper"]:
+    async def open(cls, url: str, settings: Settings) -> AsyncIterator["Persistence"]:
         """Connect, migrate, take the lock, begin to beat. Raises FluxError FLX-50xx."""
         db = await Database.open(url, readers=settings.database.readers)
         try:
@@ -70,12 +68,12 @@ class Keeper:
                 observe(Seen.SCHEMA_MIGRATED, steps=", ".join(steps))
             if steps or not locked:  # also when another daemon made the schema while we waited to make it
                 await lock.acquire(db.writer, str(settings.home))
-            keeper = cls(db, settings)
-            keeper._job = await jobs.begin(db.writer, "daemon", socket.gethostname(), os.getpid(), {})
-            await jobs.lose_others(db.writer, "daemon", [keeper._job])
-            yield keeper
+            persistence = cls(db, settings)
+            persistence._job = await jobs.begin(db.writer, "daemon", socket.gethostname(), os.getpid(), {})
+            await jobs.lose_others(db.writer, "daemon", [persistence._job])
+            yield persistence
             with contextlib.suppress(Unavailable, asyncpg.PostgresError, OSError):
-                await jobs.end(db.read, keeper._job)
+                await jobs.end(db.read, persistence._job)
         finally:
             await db.close()
 
@@ -110,8 +108,7 @@ class Keeper:
     async def load(self) -> tuple[Snapshot, list[tuple[int, str]]]:
         """The live part of the database, and which tasks of live runs have XComs."""
         snapshot = await turns.load(self.db.writer)
-        for run in snapshot.runs:
-            self._names[run.number] = (run.dag_id, run.run_id)
+        self.feed.recall(snapshot.runs)
         rows = await self.db.writer.fetch(QUERIES["tasks_with_xcoms"])
         return snapshot, [(row["run_number"], row["task_id"]) for row in rows]
 
@@ -121,35 +118,13 @@ class Keeper:
             row = await conn.fetchrow(QUERIES["name_of_run"], run_number)
             if row is None:
                 return None
-            self._ended_names[run_number] = (row["dag_id"], row["run_id"])
+            self.feed.recall_ended(run_number, row["dag_id"], row["run_id"])
             return await turns.revive(conn, row["dag_id"], row["run_id"])
 
     async def run_id_taken(self, event: TriggerRun) -> bool:
         """Whether the database has a run of this name. Raises Unavailable when the database is away."""
         async with self._reader() as conn:
             return bool(await conn.fetchval(QUERIES["run_id_taken"], event.dag_id, event.run_id))
-
-    def changes(self, saves: Saves) -> dict[str, list[Any]]:
-        """What a saved turn changed, for those who watch: names and states."""
-        for run in saves.runs:
-            self._names[run.number] = (run.dag_id, run.run_id)
-        tasks = [
-            [*self._name(one.run_number), one.task_id, one.map_index, one.state, one.try_number]
-            for one in saves.instances
-        ]
-        for run in saves.runs:
-            if run.state in RUN_FINISHED:
-                self._ended_names[run.number] = self._names.pop(run.number)
-        while len(self._ended_names) > ENDED_NAMES_KEPT:
-            self._ended_names.pop(next(iter(self._ended_names)))
-        return {
-            "runs": [[run.dag_id, run.run_id, run.state] for run in saves.runs],
-            "tasks": tasks,
-            "dags": [cursor.dag_id for cursor in saves.cursors],
-        }
-
-    def _name(self, run_number: int) -> tuple[str, str]:
-        return self._names.get(run_number) or self._ended_names.get(run_number, ("", ""))
 
     # ------------------------------------------------------------------------------------------ the launcher's
 
@@ -172,12 +147,12 @@ class Keeper:
 
     # ------------------------------------------------------------------------------------------ the dag files'
 
-    async def loaded(self, file: str, message: dict[str, Any]) -> Loaded:
+    async def loaded(self, file: str, message: dict[str, Any]) -> StoredFile:
         """Keep what a file defines. Raises Refused FLX-5040 when another file has one of its dags."""
         paused = self._settings.daemon.paused_at_creation
         what = [message[name] for name in ("bundle", "files", "dags", "seconds")]
         stored = await self._patiently(lambda conn: dags.store_load(conn, file, *what, paused=paused))
-        return Loaded({dag_id: version_id for dag_id, version_id, _ in stored.dags}, stored.gone)
+        return StoredFile({dag_id: version_id for dag_id, version_id, _ in stored.dags}, stored.gone)
 
     async def broken(self, file: str, error: dict[str, Any]) -> None:
         await self._patiently(lambda conn: dags.store_error(conn, file, error))

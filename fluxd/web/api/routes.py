@@ -9,7 +9,7 @@ from fluxd.core.states import RunState
 from fluxd.store.pools import SLOTS_MAX
 from fluxd.web.api import dags, logs, pools, runs, system, tasks
 from fluxd.web.api import schemas as s
-from fluxd.web.api.asking import Ask, Field
+from fluxd.web.api.validation import Ask, Field
 
 PREFIX = "/api/v1"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fluxd import config, keeper
+from fluxd import config, persistence
 from fluxd.core.commands import Saves, Skip
 from fluxd.errors import Refused
-from fluxd.keeper import Keeper
 from fluxd.observations import LOG
+from fluxd.persistence import Persistence
 from fluxd.store import lock
 from fluxd.store.database import connect
 from tests.unit.core.dialogue import NOON
@@ -54,23 +54,23 @@ async def log() -> AsyncIterator[Log]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(keeper, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(persistence, "RETRY_FIRST_S", 0.01)
     yield
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, home: Path) -> AsyncIterator[tuple[Keeper, asyncpg.Connection]]:
-    """A keeper, and a connection of somebody else who may do everything with the server."""
+async def opened(url: str, home: Path) -> AsyncIterator[tuple[Persistence, asyncpg.Connection]]:
+    """A persistence, and a connection of somebody else who may do everything with the server."""
     other = await connect(url)
     try:
-        async with Keeper.open(url, config.load(home, environment={})) as kept:
+        async with Persistence.open(url, config.load(home, environment={})) as kept:
             await kept.loaded("d.py", LOADED)
             yield kept, other
     finally:
         other.terminate()
 
 
-async def end_writer(kept: Keeper, other: asyncpg.Connection) -> None:
+async def end_writer(kept: Persistence, other: asyncpg.Connection) -> None:
     pid = await kept.db.writer.fetchval("SELECT pg_backend_pid()")
     await other.execute("SELECT pg_terminate_backend($1, 10000)", pid)
 

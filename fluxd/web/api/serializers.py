@@ -10,7 +10,7 @@ import orjson
 from fluxd.core.spec import dag_from_json
 from fluxd.core.timetable import words
 from fluxd.errors import Invalid
-from fluxd.web.api.coming import schedule_words
+from fluxd.web.api.upcoming import schedule_words
 from fluxd.web.words import NO_REASON
 
 Row = Mapping[str, Any]

@@ -12,7 +12,7 @@ from aiohttp import web
 from fluxd.errors import Invalid, Refused
 from fluxd.store import api_views
 from fluxd.web.api.answers import answer
-from fluxd.web.api.asking import Ask
+from fluxd.web.api.validation import Ask
 
 HEADER = "Idempotency-Key"
 KEY_LENGTH_MAX = 255

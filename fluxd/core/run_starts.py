@@ -7,21 +7,21 @@ and gets its run when there is room. It is not lost, because the cursor is store
 from datetime import UTC, datetime
 
 from fluxd.core.live import Dag, LiveRun, fresh_instance
-from fluxd.core.memory import Memory
 from fluxd.core.model import Run
 from fluxd.core.states import RunState
+from fluxd.core.working_set import WorkingSet
 
 
-def advance(memory: Memory, now: datetime, at_most: int) -> int:
+def advance(working: WorkingSet, now: datetime, at_most: int) -> int:
     """Begin what may begin in the dags of `to_advance`; returns how many runs began."""
     begun = 0
-    for dag_id, dag in list(memory.to_advance.items()):
+    for dag_id, dag in list(working.to_advance.items()):
         while begun < at_most and (begin := _next(dag, now)) is not None:
-            begin_run(memory, begin, now) if isinstance(begin, LiveRun) else _begin_tick(memory, dag, begin, now)
+            begin_run(working, begin, now) if isinstance(begin, LiveRun) else _begin_tick(working, dag, begin, now)
             begun += 1
         if begun < at_most:
-            memory.watch_tick(dag, now)
-            del memory.to_advance[dag_id]
+            working.watch_tick(dag, now)
+            del working.to_advance[dag_id]
     return begun
 
 
@@ -36,24 +36,24 @@ def _next(dag: Dag, now: datetime) -> LiveRun | datetime | None:
     return waiting if waiting is not None and waiting.run.queued_at <= due else due
 
 
-def begin_run(memory: Memory, live: LiveRun, now: datetime) -> None:
+def begin_run(working: WorkingSet, live: LiveRun, now: datetime) -> None:
     """A queued run starts; its tasks are judged in this turn."""
     live.run.started_at = live.run.started_at or now
-    memory.move_run(live, RunState.RUNNING)
-    memory.watch_run(live)
-    memory.to_judge.extend(live.nodes)
+    working.move_run(live, RunState.RUNNING)
+    working.watch_run(live)
+    working.to_judge.extend(live.nodes)
     if not live.open:
-        memory.to_close[live.run.number] = live
+        working.to_close[live.run.number] = live
 
 
-def _begin_tick(memory: Memory, dag: Dag, due: datetime, now: datetime) -> None:
+def _begin_tick(working: WorkingSet, dag: Dag, due: datetime, now: datetime) -> None:
     start, end = dag.timetable.covered(due)
     run_id = f"scheduled__{stamp(start)}"
     if dag.last_logical_date is not None and start <= dag.last_logical_date:
         # The schedule was changed, and a run of the old one began at the same date: the tick makes the name unique.
         run_id = f"scheduled__{stamp(start)}__{stamp(due)}"
     live = add_new_run(
-        memory,
+        working,
         dag,
         Run(
             number=0,
@@ -69,19 +69,19 @@ def _begin_tick(memory: Memory, dag: Dag, due: datetime, now: datetime) -> None:
             queued_at=now,
         ),
     )
-    memory.move_cursor(dag, dag.timetable.due_after(due))
-    begin_run(memory, live, now)
+    working.move_cursor(dag, dag.timetable.due_after(due))
+    begin_run(working, live, now)
 
 
-def add_new_run(memory: Memory, dag: Dag, run: Run) -> LiveRun:
+def add_new_run(working: WorkingSet, dag: Dag, run: Run) -> LiveRun:
     """Give a new run its number and its rows."""
-    memory.run_number += 1
-    run.number = memory.run_number
+    working.run_number += 1
+    run.number = working.run_number
     live = LiveRun(run, dag.spec, dag.plan, dag, (fresh_instance(run, task) for task in dag.plan.tasks))
-    memory.add_run(live)
-    memory.touch_run(live)
+    working.add_run(live)
+    working.touch_run(live)
     for node in live.nodes:
-        memory.touch(node)
+        working.touch(node)
     return live
 
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from fluxd.core.commands import Skip
 from fluxd.core.live import Dag
-from fluxd.core.memory import Memory
 from fluxd.core.timetable import Timetable
+from fluxd.core.working_set import WorkingSet
 
 
 def first_cursor(dag: Dag, now: datetime) -> datetime | None:
@@ -29,7 +29,7 @@ def first_cursor(dag: Dag, now: datetime) -> datetime | None:
     return timetable.due_from(now - timedelta(seconds=float(catchup)))
 
 
-def skip_missed(memory: Memory, dag: Dag, now: datetime, cause: str) -> None:
+def skip_missed(working: WorkingSet, dag: Dag, now: datetime, cause: str) -> None:
     """Apply the catch-up rule to the ticks that are due by now; the cursor moves to the first that will be run."""
     first = dag.next_due_at
     if first is None or first > now or dag.timetable.ticks is None or dag.spec.catchup is True:
@@ -40,13 +40,13 @@ def skip_missed(memory: Memory, dag: Dag, now: datetime, cause: str) -> None:
     if keep is None or keep <= first:
         return
     last = dag.timetable.due_before(keep)
-    record_skip(memory, dag, dag.timetable, first, last, f"{cause}; catchup is {dag.spec.catchup!r}")
-    memory.move_cursor(dag, keep)
+    record_skip(working, dag, dag.timetable, first, last, f"{cause}; catchup is {dag.spec.catchup!r}")
+    working.move_cursor(dag, keep)
 
 
 def record_skip(
-    memory: Memory, dag: Dag, timetable: Timetable, first: datetime, last: datetime | None, reason: str
+    working: WorkingSet, dag: Dag, timetable: Timetable, first: datetime, last: datetime | None, reason: str
 ) -> None:
     """The ticks of this timetable from `first` to `last` have no run."""
     last = max(first, last or first)
-    memory.skip_ticks(Skip(dag.dag_id, first, last, max(1, timetable.count(first, last)), reason))
+    working.skip_ticks(Skip(dag.dag_id, first, last, max(1, timetable.count(first, last)), reason))

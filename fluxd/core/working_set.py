@@ -8,7 +8,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import Any
 
-from fluxd.core.commands import Act, DagCursor, Reply, Saves, Skip, StartAttempt, Turn, XCom
+from fluxd.core.commands import Command, DagCursor, Reply, Saves, Skip, StartAttempt, Turn, XCom
 from fluxd.core.limits import Lanes
 from fluxd.core.live import Dag, LiveRun, Node, Plan, make_plan
 from fluxd.core.model import Attempt, InstanceKey
@@ -24,7 +24,7 @@ class IllegalMove(AssertionError):
     """The scheduler tried a change that the table of moves does not have: a bug, never an answer to a user."""
 
 
-class Memory:
+class WorkingSet:
     """All rows of live runs, the dags, the limits; and the changes of the turn that is being made."""
 
     def __init__(self, parallelism: int) -> None:
@@ -55,7 +55,7 @@ class Memory:
         self._dropped: dict[InstanceKey, None] = {}
         self._skips: list[Skip] = []
         self._cursors: dict[str, DagCursor] = {}
-        self._acts: list[Act] = []
+        self._commands: list[Command] = []
         self._starts: list[tuple[Node, int]] = []
         self._replies: list[Reply] = []
         self._run_replies: list[tuple[int, LiveRun]] = []
@@ -195,7 +195,7 @@ class Memory:
         instance.try_number += 1
         instance.fence = self.fence
         instance.queued_at = now
-        instance.started_at = instance.ended_at = instance.retry_at = instance.intent = instance.reason = None
+        instance.started_at = instance.ended_at = instance.retry_at = instance.stop_reason = instance.reason = None
         node.attempt = Attempt(
             fence=self.fence,
             run_number=instance.run_number,
@@ -224,8 +224,8 @@ class Memory:
 
     # -- what else a turn carries ---------------------------------------------------------------------------------
 
-    def act(self, act: Act) -> None:
-        self._acts.append(act)
+    def command(self, command: Command) -> None:
+        self._commands.append(command)
 
     def reply(self, request: int, value: Any = None, error: FluxError | None = None) -> None:
         self._replies.append(Reply(request, value, error))
@@ -299,7 +299,7 @@ class Memory:
             return False
         if kind is Timer.WAIT:
             return node.instance.state is State.WAITING and node.instance.wait_until == at
-        return node.instance.state is State.RUNNING and node.instance.intent is None
+        return node.instance.state is State.RUNNING and node.instance.stop_reason is None
 
     def end_turn(self) -> Turn:
         """Everything that changed, as copies that nobody changes afterwards."""
@@ -314,13 +314,13 @@ class Memory:
             cursors=list(self._cursors.values()),
             xcoms_dropped=list(self._dropped),
         )
-        acts = self._acts
+        commands = self._commands
         for node, fence in self._starts:
             run = runs.get(node.live.run.number) or node.live.run.snapshot()
             runs[run.number] = run
-            acts.append(StartAttempt(fence, run, instances[node.instance.key], run.version_id))
-        acts.extend(self._replies)
-        acts.extend(Reply(request, run_to_json(live.run)) for request, live in self._run_replies)
+            commands.append(StartAttempt(fence, run, instances[node.instance.key], run.version_id))
+        commands.extend(self._replies)
+        commands.extend(Reply(request, run_to_json(live.run)) for request, live in self._run_replies)
         self._begin()
         self.forget_plans()
-        return Turn(saves, acts)
+        return Turn(saves, commands)

@@ -1,4 +1,5 @@
-"""How big a whole number in JSON from outside may be: fluxctl, the API and the pages refuse the same.
+"""What JSON from outside may hold: how deep it is nested, and how big a whole number. fluxctl, the API and the pages
+refuse the same, before anything recurses.
 
 Readers of JSON, orjson too, silently make a number with a point of one beyond 64 bits: its last digits are lost, and
 with them whose order or account it was.
@@ -8,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+DEPTH_MAX = 64
 BOUND = 2**63
 # More digits than anybody means; int() refuses to read thousands of them.
 DIGITS_MAX = 100
@@ -44,3 +46,16 @@ def _parts(value: Any) -> Iterator[Any]:
             waiting += part
         else:
             yield part
+
+
+def too_deep(value: Any) -> bool:
+    """Whether objects and lists are nested deeper than DEPTH_MAX; without recursion, for the value may be hostile."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(DEPTH_MAX):
+        level = [
+            part
+            for outer in level
+            for part in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(part, (dict, list))
+        ]
+    return bool(level)

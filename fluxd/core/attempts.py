@@ -11,44 +11,44 @@ from typing import Any
 from fluxd.core.commands import AckAttempt, BeginWait, EndWait, KillAttempt
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
 from fluxd.core.live import LiveRun, Node
-from fluxd.core.memory import Memory
-from fluxd.core.progress import REASON_MAX, unfinished
-from fluxd.core.states import AttemptState, Intent, State
+from fluxd.core.settle import REASON_MAX, unfinished
+from fluxd.core.states import AttemptState, State, StopReason
 from fluxd.core.timers import Timer
 from fluxd.core.timetable import seconds_in_words
+from fluxd.core.working_set import WorkingSet
 
 # Back-off never waits longer than this where the task names no max_retry_delay.
 RETRY_DELAY_MAX_S = 86400.0
-FINAL: dict[Intent, tuple[State, AttemptState]] = {
-    Intent.CANCEL: (State.CANCELLED, AttemptState.CANCELLED),
-    Intent.RESTART: (State.NONE, AttemptState.CANCELLED),
-    Intent.SUCCESS: (State.SUCCESS, AttemptState.CANCELLED),
-    Intent.FAIL: (State.FAILED, AttemptState.CANCELLED),
-    Intent.SKIP: (State.SKIPPED, AttemptState.CANCELLED),
+FINAL: dict[StopReason, tuple[State, AttemptState]] = {
+    StopReason.CANCEL: (State.CANCELLED, AttemptState.CANCELLED),
+    StopReason.RESTART: (State.NONE, AttemptState.CANCELLED),
+    StopReason.SUCCESS: (State.SUCCESS, AttemptState.CANCELLED),
+    StopReason.FAIL: (State.FAILED, AttemptState.CANCELLED),
+    StopReason.SKIP: (State.SKIPPED, AttemptState.CANCELLED),
 }
 ENDED = {"success": State.SUCCESS, "skipped": State.SKIPPED}
 
 
-def started(memory: Memory, event: AttemptStarted) -> None:
+def started(working: WorkingSet, event: AttemptStarted) -> None:
     """The process of an attempt runs."""
-    node = memory.attempts.get(event.fence)
+    node = working.attempts.get(event.fence)
     if node is None or node.attempt is None or node.attempt.state is not AttemptState.QUEUED:
         return
     attempt, instance = node.attempt, node.instance
     attempt.state = AttemptState.RUNNING
     attempt.pid = event.pid
     attempt.started_at = instance.started_at = event.at
-    memory.touch_attempt(attempt)
-    memory.touch(node)
+    working.touch_attempt(attempt)
+    working.touch(node)
     if instance.state is State.QUEUED:
-        memory.move(node, State.RUNNING)
-        memory.watch_attempt(node)
+        working.move(node, State.RUNNING)
+        working.watch_attempt(node)
 
 
-def ended(memory: Memory, event: AttemptEnded, now: datetime) -> None:
+def ended(working: WorkingSet, event: AttemptEnded, now: datetime) -> None:
     """The process of an attempt is gone."""
-    memory.act(AckAttempt(event.fence))
-    node = memory.attempts.get(event.fence)
+    working.command(AckAttempt(event.fence))
+    node = working.attempts.get(event.fence)
     if node is None or node.attempt is None or node.attempt.state is AttemptState.WAITING:
         return
     attempt, instance = node.attempt, node.instance
@@ -58,177 +58,177 @@ def ended(memory: Memory, event: AttemptEnded, now: datetime) -> None:
     attempt.exit_code, attempt.signal, attempt.usage = event.exit_code, event.signal, event.usage
     attempt.rendered = outcome.get("rendered")
     state = outcome.get("state")
-    if instance.intent is not Intent.RESTART:
+    if instance.stop_reason is not StopReason.RESTART:
         for name, value in outcome.get("xcoms") or ():
-            memory.keep_xcom(instance.key, name, value)
+            working.keep_xcom(instance.key, name, value)
     if event.killed is not None and state in ENDED:
         # It went in good order when it was told to (a command that traps TERM): that is no end of its work.
         outcome, state = {"error": _stopped(event.killed)}, "failed"
-    if _as_told(memory, node, state, event.ended_at):
+    if _as_told(working, node, state, event.ended_at):
         return
     if state == "waiting":
-        _begin_wait(memory, node, outcome.get("wait") or {}, now)
+        _begin_wait(working, node, outcome.get("wait") or {}, now)
     elif state in ENDED:
         instance.reason = (outcome.get("error") or {}).get("message")  # why it skipped itself
-        finish(memory, node, ENDED[state], event.ended_at)
+        finish(working, node, ENDED[state], event.ended_at)
     else:
         error = outcome.get("error") or {}
         retry = error.get("retry", True) is not False
-        fail(memory, node, _failure(event, node, error), event.ended_at, now, retry=retry)
+        fail(working, node, _failure(event, node, error), event.ended_at, now, retry=retry)
 
 
-def lost(memory: Memory, event: AttemptLost, now: datetime) -> None:
+def lost(working: WorkingSet, event: AttemptLost, now: datetime) -> None:
     """The process of an attempt is proved gone and left no result."""
-    memory.act(AckAttempt(event.fence))
-    node = memory.attempts.get(event.fence)
+    working.command(AckAttempt(event.fence))
+    node = working.attempts.get(event.fence)
     if node is None or node.attempt is None or node.attempt.state is AttemptState.WAITING:
         return
-    if _as_told(memory, node, None, event.at):
+    if _as_told(working, node, None, event.at):
         return
     reason = f"FLX-3504: The process was lost: {event.evidence}"
     if not event.began:
         node.instance.max_tries += 1  # nothing ran, so it does not count
-    fail(memory, node, reason, event.at, now, attempt_state=AttemptState.LOST, at_once=not event.began)
+    fail(working, node, reason, event.at, now, attempt_state=AttemptState.LOST, at_once=not event.began)
 
 
 def _stopped(why: str) -> dict[str, Any]:
     return {"message": f"FLX-7013: The task was told to stop ({why}), and went"}
 
 
-def _as_told(memory: Memory, node: Node, state: str | None, at: datetime) -> bool:
+def _as_told(working: WorkingSet, node: Node, state: str | None, at: datetime) -> bool:
     """The end of an attempt that had been told to stop. A true end that came first counts, except for a restart."""
     instance = node.instance
-    intent = instance.intent
-    if intent is None or intent is Intent.TIMEOUT:
+    stop_reason = instance.stop_reason
+    if stop_reason is None or stop_reason is StopReason.TIMEOUT:
         return False
-    if intent is Intent.CANCEL and state in ENDED:
+    if stop_reason is StopReason.CANCEL and state in ENDED:
         return False
-    final, attempt_state = FINAL[intent]
+    final, attempt_state = FINAL[stop_reason]
     reason = instance.reason
-    memory.end_attempt(node, attempt_state, at, reason)
-    if intent is Intent.RESTART:
-        reset(memory, node)
+    working.end_attempt(node, attempt_state, at, reason)
+    if stop_reason is StopReason.RESTART:
+        reset(working, node)
         return True
-    instance.intent = None
+    instance.stop_reason = None
     instance.ended_at = at
-    memory.move(node, final)
+    working.move(node, final)
     return True
 
 
-def _begin_wait(memory: Memory, node: Node, request: dict[str, Any], now: datetime) -> None:
+def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], now: datetime) -> None:
     """The attempt's process has handed its question back: the daemon polls from here."""
     instance, attempt = node.instance, node.attempt
     assert attempt is not None
     attempt.state = AttemptState.WAITING
-    memory.touch_attempt(attempt)
-    instance.intent = None
+    working.touch_attempt(attempt)
+    instance.stop_reason = None
     instance.reason = None
     instance.wait = request
     timeout = request.get("timeout")
     if instance.wait_until is None and timeout is not None:
         instance.wait_until = now + timedelta(seconds=float(timeout))
-    memory.move(node, State.WAITING)
-    memory.watch_attempt(node)
-    memory.act(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request))
+    working.move(node, State.WAITING)
+    working.watch_attempt(node)
+    working.command(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request))
 
 
-def wait_ended(memory: Memory, event: WaitEnded, now: datetime) -> None:
+def wait_ended(working: WorkingSet, event: WaitEnded, now: datetime) -> None:
     """What a waiting instance waited for has come, or never will."""
-    node = memory.attempts.get(event.fence)
+    node = working.attempts.get(event.fence)
     if node is None or node.instance.state is not State.WAITING:
         return
     for name, value in event.xcoms:
-        memory.keep_xcom(node.instance.key, name, value)
+        working.keep_xcom(node.instance.key, name, value)
     if event.state in ENDED:
         node.instance.reason = event.error
-        finish(memory, node, ENDED[event.state], event.at)
+        finish(working, node, ENDED[event.state], event.at)
     else:
         until = node.instance.wait_until
         in_time = until is None or now < until
-        fail(memory, node, event.error or "the sensor failed without a word", event.at, now, retry=in_time)
+        fail(working, node, event.error or "the sensor failed without a word", event.at, now, retry=in_time)
 
 
-def wait_over(memory: Memory, fence: int, now: datetime) -> None:
+def wait_over(working: WorkingSet, fence: int, now: datetime) -> None:
     """The deadline of a waiting instance has passed. It is not tried again: it had its time."""
-    node = memory.attempts[fence]
+    node = working.attempts[fence]
     instance, request = node.instance, node.instance.wait or {}
-    memory.act(EndWait(fence))
+    working.command(EndWait(fence))
     waited = request.get("timeout")
     limit = "its deadline" if waited is None else f"its timeout of {seconds_in_words(float(waited))}"
     reason = f"FLX-3505: {request.get('sensor', 'The sensor')} waited until {limit} and what it waits for never came"
     if request.get("soft_fail"):
         instance.reason = reason
-        finish(memory, node, State.SKIPPED, now)
+        finish(working, node, State.SKIPPED, now)
     else:
-        fail(memory, node, reason, now, now, retry=False)
+        fail(working, node, reason, now, now, retry=False)
 
 
-def time_out(memory: Memory, fence: int) -> None:
+def time_out(working: WorkingSet, fence: int) -> None:
     """An attempt has run longer than its execution_timeout: it is told to stop; its end makes it a failed try."""
-    node = memory.attempts[fence]
-    node.instance.intent = Intent.TIMEOUT
-    memory.touch(node)
-    memory.act(KillAttempt(fence, Intent.TIMEOUT))
+    node = working.attempts[fence]
+    node.instance.stop_reason = StopReason.TIMEOUT
+    working.touch(node)
+    working.command(KillAttempt(fence, StopReason.TIMEOUT))
 
 
-def run_time_out(memory: Memory, live: LiveRun, now: datetime) -> None:
+def run_time_out(working: WorkingSet, live: LiveRun, now: datetime) -> None:
     """A run has taken longer than its dagrun_timeout: what has not ended is cancelled, and so the run fails."""
     limit = seconds_in_words(live.spec.dagrun_timeout or 0)
     live.run.reason = f"FLX-3506: The run took longer than its dagrun_timeout of {limit}"
-    memory.touch_run(live)
-    cancel_unfinished(memory, live, live.run.reason, now)
+    working.touch_run(live)
+    cancel_unfinished(working, live, live.run.reason, now)
 
 
-def cancel_unfinished(memory: Memory, live: LiveRun, reason: str, now: datetime) -> None:
+def cancel_unfinished(working: WorkingSet, live: LiveRun, reason: str, now: datetime) -> None:
     """Everything of a run that has not ended is cancelled; a process is told to stop first."""
     for node in unfinished(live):
-        stop(memory, node, Intent.CANCEL, reason, now)
+        stop(working, node, StopReason.CANCEL, reason, now)
 
 
-def stop(memory: Memory, node: Node, intent: Intent, reason: str, now: datetime) -> None:
+def stop(working: WorkingSet, node: Node, stop_reason: StopReason, reason: str, now: datetime) -> None:
     """End an instance that has not ended: at once where it holds no process, else after its process is dead."""
     instance, attempt = node.instance, node.attempt
     if attempt is not None and attempt.state is not AttemptState.WAITING:
-        instance.intent = intent
+        instance.stop_reason = stop_reason
         instance.reason = reason
-        if intent is Intent.RESTART and instance.state is not State.RESTARTING:
-            memory.move(node, State.RESTARTING)
-        memory.touch(node)
-        memory.act(KillAttempt(attempt.fence, intent))
+        if stop_reason is StopReason.RESTART and instance.state is not State.RESTARTING:
+            working.move(node, State.RESTARTING)
+        working.touch(node)
+        working.command(KillAttempt(attempt.fence, stop_reason))
         return
-    final, attempt_state = FINAL[intent]
+    final, attempt_state = FINAL[stop_reason]
     if attempt is not None:
-        memory.act(EndWait(attempt.fence))
-        memory.end_attempt(node, attempt_state, now, reason)
-    if intent is Intent.RESTART:
-        reset(memory, node)
+        working.command(EndWait(attempt.fence))
+        working.end_attempt(node, attempt_state, now, reason)
+    if stop_reason is StopReason.RESTART:
+        reset(working, node)
         return
     _forget_try(node)
     instance.reason = reason
     instance.ended_at = now
-    memory.move(node, final)
+    working.move(node, final)
 
 
-def reset(memory: Memory, node: Node) -> None:
+def reset(working: WorkingSet, node: Node) -> None:
     """Back to the start: as if it had not run, but its tries stay counted and its next ones are its full number."""
     instance = node.instance
     _forget_try(node)
     instance.wait_until = instance.reason = instance.queued_at = instance.started_at = instance.ended_at = None
     instance.max_tries = instance.try_number + 1 + node.task.retries
-    memory.drop_xcoms(instance.key)
+    working.drop_xcoms(instance.key)
     if instance.state is State.NONE:
-        memory.touch(node)
-        memory.to_judge.append(node)
+        working.touch(node)
+        working.to_judge.append(node)
     else:
-        memory.move(node, State.NONE)
+        working.move(node, State.NONE)
 
 
 def _forget_try(node: Node) -> None:
     instance = node.instance
-    instance.intent = instance.retry_at = instance.wait = None
+    instance.stop_reason = instance.retry_at = instance.wait = None
 
 
-def finish(memory: Memory, node: Node, state: State, at: datetime) -> None:
+def finish(working: WorkingSet, node: Node, state: State, at: datetime) -> None:
     """An instance has ended well: success or skipped."""
     instance = node.instance
     _forget_try(node)
@@ -236,12 +236,12 @@ def finish(memory: Memory, node: Node, state: State, at: datetime) -> None:
     instance.ended_at = at
     if state is State.SUCCESS:
         instance.reason = None
-    memory.end_attempt(node, AttemptState(state.value), at, instance.reason)
-    memory.move(node, state)
+    working.end_attempt(node, AttemptState(state.value), at, instance.reason)
+    working.move(node, state)
 
 
 def fail(
-    memory: Memory,
+    working: WorkingSet,
     node: Node,
     reason: str,
     at: datetime,
@@ -254,17 +254,17 @@ def fail(
     """A try has failed: another one follows if there are any left, `at_once` or after the task's retry_delay."""
     instance = node.instance
     reason = reason[:REASON_MAX]
-    memory.end_attempt(node, attempt_state, at, reason)
+    working.end_attempt(node, attempt_state, at, reason)
     _forget_try(node)
     instance.reason = reason
     instance.ended_at = at
     if not retry or instance.try_number >= instance.max_tries:
         instance.wait_until = None
-        memory.move(node, State.FAILED)
+        working.move(node, State.FAILED)
         return
     instance.retry_at = now + timedelta(seconds=0.0 if at_once else retry_delay(node))
-    memory.move(node, State.UP_FOR_RETRY)
-    memory.timers.push(instance.retry_at, Timer.RETRY, instance.key)
+    working.move(node, State.UP_FOR_RETRY)
+    working.timers.push(instance.retry_at, Timer.RETRY, instance.key)
 
 
 def retry_delay(node: Node) -> float:
@@ -276,17 +276,17 @@ def retry_delay(node: Node) -> float:
     return delay if task.max_retry_delay is None else min(delay, max(0.0, task.max_retry_delay))
 
 
-def retry_now(memory: Memory, node: Node) -> None:
+def retry_now(working: WorkingSet, node: Node) -> None:
     """The delay after a failed try is over."""
     node.instance.retry_at = None
-    memory.move(node, State.SCHEDULED)
-    memory.lanes.add(node)
+    working.move(node, State.SCHEDULED)
+    working.lanes.add(node)
 
 
 def _failure(event: AttemptEnded, node: Node, error: dict[str, Any]) -> str:
     """Why a try failed, in words."""
     task = node.task
-    if node.instance.intent is Intent.TIMEOUT:
+    if node.instance.stop_reason is StopReason.TIMEOUT:
         limit = seconds_in_words(task.execution_timeout or 0)
         return f"FLX-3503: Task {task.task_id!r} ran longer than its execution_timeout of {limit} and was ended"
     if error:
