@@ -160,6 +160,14 @@ class Daemon:
         self._process = None
         return code
 
+    def forget_ended(self) -> int:
+        """Its process was ended from outside: wait for that. Returns its exit code."""
+        assert self._process is not None, "it does not run"
+        self._disconnect()
+        code = self._process.wait(STOP_S)
+        self._process = None
+        return code
+
     def kill(self) -> None:
         """kill -9: the daemon gets no chance to say goodbye. Tasks, runner and Postgres live on."""
         self.signal(signal.SIGKILL)
