@@ -28,6 +28,7 @@ from fluxd.core.commands import Saves
 from fluxd.core.events import Event, Interrupt
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived
+from fluxd.core.spec import LOCAL, WAITING_ROOM
 from fluxd.dagfiles import DagFiles
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable
@@ -127,7 +128,7 @@ class Daemon:
             start_messages=self.launcher.messages,
             on_saved=self._saved,
         )
-        self.engine.executor = self.executor
+        self.engine.executors = {LOCAL: self.executor}
         self.engine.waiting = self.sensing
         known = await runner
         early, self._early = self._early or [], None
@@ -174,7 +175,8 @@ class Daemon:
         self.launcher.recall(with_xcoms)
         turn = self.engine.scheduler.recover(snapshot, datetime.now(UTC))
         await self.engine.perform(turn)
-        await self.engine.reconcile(known)
+        await self.engine.reconcile(LOCAL, known)
+        await self.engine.reconcile(WAITING_ROOM, set())  # nothing is polled for yet
         observe(Seen.RECOVERED, runs=len(snapshot.runs), attempts=len(snapshot.attempts), dags=len(snapshot.dags))
 
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
@@ -233,14 +235,14 @@ class Daemon:
 
     async def _reconciled(self, known: set[int]) -> None:
         if self._early is None:
-            await self.engine.reconcile(known)
+            await self.engine.reconcile(LOCAL, known)
         else:
             self._early_known = known
 
     async def _revive(self, run_number: int) -> Revived | None:
         revived = await self.persistence.revive(run_number)
         if revived is not None:  # any of its tasks may have XComs: the launcher forgot them when the run ended
-            self.launcher.recall([(run_number, task.task_id) for task in revived.spec.tasks])
+            self.launcher.recall([instance.key for instance in revived.instances])
         return revived
 
     async def _engine_task(self) -> None:

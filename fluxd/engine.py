@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from fluxd.core.commands import AckAttempt, BeginWait, Command, EndWait, KillAttempt, Reply, Saves, StartAttempt, Turn
-from fluxd.core.events import ClearTasks, Event, MarkTasks, TriggerRun
+from fluxd.core.events import AttemptEnded, ClearTasks, Event, MarkTasks, TriggerRun
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived
 from fluxd.errors import FluxError, Unavailable
@@ -47,7 +47,7 @@ class Engine:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.scheduler = scheduler
-        self.executor: Executor
+        self.executors: dict[str, Executor] = {}  # by the name that attempts know them by
         self.waiting: Waiting
         self._save = save
         self._revive = revive
@@ -58,7 +58,7 @@ class Engine:
         self._inbox: list[Event] = []
         self._woken = asyncio.Event()
         self._turned = asyncio.Event()
-        self._reconcile: set[int] | None = None
+        self._reconcile: dict[str, set[int]] = {}
         self._requests = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._stopped = False
@@ -112,7 +112,7 @@ class Engine:
 
     async def _work_or_time(self) -> None:
         """Until something is in the inbox, or until the scheduler wants to be woken."""
-        if self._inbox or self._reconcile is not None:
+        if self._inbox or self._reconcile:
             return
         self._woken.clear()
         wake_at = self.scheduler.wake_at()
@@ -152,15 +152,18 @@ class Engine:
 
     async def _carry_out(self, commands: list[Command]) -> None:
         starts = [command for command in commands if isinstance(command, StartAttempt)]
-        acks = [command.fence for command in commands if isinstance(command, AckAttempt)]
-        if acks:
-            self.executor.ack(acks)
-        if starts:
-            self.executor.start(await self._start_messages(starts))
+        acks = [command for command in commands if isinstance(command, AckAttempt)]
+        for name, executor in self.executors.items():
+            if fences := [ack.fence for ack in acks if ack.executor == name]:
+                executor.ack(fences)
+            if mine := [start for start in starts if start.executor == name]:
+                executor.start(await self._start_messages(mine))
         for command in commands:
             match command:
+                case StartAttempt() | KillAttempt() if command.executor not in self.executors:
+                    self.post(_nobody_runs(command, self._now()))
                 case KillAttempt():
-                    self.executor.kill(command.fence, command.reason)
+                    self.executors[command.executor].kill(command.fence, command.reason)
                 case BeginWait():
                     self.waiting.begin(command)
                 case EndWait():
@@ -177,27 +180,38 @@ class Engine:
         else:
             answer.set_result(reply.value)
 
-    async def reconcile(self, known: set[int]) -> None:
+    async def reconcile(self, executor: str, known: set[int]) -> None:
         """Between two turns, repeat what a lost connection or a restart may have swallowed.
 
-        `known`: the fences the executor runs or has a record of.
+        `known`: the fences that this executor runs or has a record of. What is with one that has not told yet is not
+        judged.
         """
-        self._reconcile = known
+        self._reconcile[executor] = known
         self._woken.set()
 
     async def _repeat(self) -> None:
-        known, self._reconcile = self._reconcile, None
-        if known is None:
-            return
-        for lost in self.scheduler.vanished(known, self._now()):
-            self.post(lost)
-        await self._carry_out(self.scheduler.unsettled(known))
+        told, self._reconcile = self._reconcile, {}
+        for executor, known in told.items():
+            for lost in self.scheduler.vanished(executor, known, self._now()):
+                self.post(lost)
+            await self._carry_out(self.scheduler.unsettled(executor, known))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Look after each turn until `condition` holds."""
         while not condition():
             self._turned.clear()
             await self._turned.wait()
+
+
+def _nobody_runs(command: StartAttempt | KillAttempt, now: datetime) -> AttemptEnded:
+    """The end of an attempt that is with an executor this Flux does not have."""
+    why = (
+        f"FLX-3521: There is no executor {command.executor!r} here: correct the task's argument executor, and clear it."
+    )
+    error = {"type": "NoExecutor", "message": why, "retry": False}
+    return AttemptEnded(
+        command.fence, None, None, now, outcome={"state": "failed", "error": error}, executor=command.executor
+    )
 
 
 def _stopping() -> Unavailable:

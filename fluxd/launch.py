@@ -11,7 +11,7 @@ from typing import Any
 
 from fluxd.config import Settings
 from fluxd.core.commands import Saves, StartAttempt
-from fluxd.core.model import Run
+from fluxd.core.model import InstanceKey, Run
 from fluxd.core.spec import DagSpec
 from fluxd.core.states import RUN_FINISHED
 from fluxd.core.timetable import rfc3339
@@ -28,45 +28,44 @@ class Version:
     bundle: str
 
 
-XComs = dict[tuple[int, str], dict[str, Any]]  # (run number, task id) -> key -> value
+XComs = dict[InstanceKey, dict[str, Any]]  # what an instance handed on, by key
+NOT_MAPPED = -1
 
 
 class Launcher:
-    """Makes start messages. Remembers which live tasks have XComs, so that most starts need no query."""
+    """Makes start messages. Remembers which instances of live runs have XComs, so that most starts need no query."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         version: Callable[[int], Awaitable[Version]],
-        xcoms: Callable[[list[tuple[int, str]]], Awaitable[XComs]],
+        xcoms: Callable[[list[InstanceKey]], Awaitable[XComs]],
         connections: dict[str, str],
     ) -> None:
         self._settings = settings
         self._load_version = version
         self._load_xcoms = xcoms
         self._versions: OrderedDict[int, Version] = OrderedDict()
-        self._with_xcoms: dict[int, set[str]] = {}
+        self._with_xcoms: dict[int, set[InstanceKey]] = {}
         self._environment = {
             "FLUX_HOME": str(settings.home),
             **{f"FLUX_CONN_{name.upper()}": url for name, url in connections.items()},
         }
 
     def note(self, saves: Saves) -> None:
-        """Learn from a saved turn which tasks of live runs have XComs."""
-        for run_number, task_id, map_index in saves.xcoms_dropped:
-            if map_index < 0:  # the others of a mapped task may have kept theirs
-                self._with_xcoms.get(run_number, set()).discard(task_id)
-        for xcom in saves.xcoms:
-            self._with_xcoms.setdefault(xcom.run_number, set()).add(xcom.task_id)
+        """Learn from a saved turn which instances of live runs have XComs."""
+        for dropped in saves.xcoms_dropped:
+            self._with_xcoms.get(dropped[0], set()).discard(dropped)
+        self.recall([(xcom.run_number, xcom.task_id, xcom.map_index) for xcom in saves.xcoms])
         for run in saves.runs:
             if run.state in RUN_FINISHED:
                 self._with_xcoms.pop(run.number, None)
 
-    def recall(self, with_xcoms: list[tuple[int, str]]) -> None:
-        """What the database says of live runs: these tasks have XComs."""
-        for run_number, task_id in with_xcoms:
-            self._with_xcoms.setdefault(run_number, set()).add(task_id)
+    def recall(self, with_xcoms: list[InstanceKey]) -> None:
+        """These instances of live runs have XComs."""
+        for key in with_xcoms:
+            self._with_xcoms.setdefault(key[0], set()).add(key)
 
     async def version(self, version_id: int) -> Version:
         known = self._versions.get(version_id)
@@ -79,11 +78,11 @@ class Launcher:
     async def messages(self, starts: list[StartAttempt]) -> list[dict[str, Any]]:
         versions = {start.version_id: await self.version(start.version_id) for start in starts}
         wanted = [
-            (start.run.number, upstream)
+            key
             for start in starts
             if (having := self._with_xcoms.get(start.run.number))
             for upstream in versions[start.version_id].spec.by_id[start.instance.task_id].upstream
-            if upstream in having
+            if (key := (start.run.number, upstream, NOT_MAPPED)) in having
         ]
         xcoms = await self._load_xcoms(wanted) if wanted else {}
         return [self._message(start, versions[start.version_id], xcoms) for start in starts]
@@ -92,7 +91,7 @@ class Launcher:
         run, instance, settings = start.run, start.instance, self._settings
         task = version.spec.by_id[instance.task_id]
         folder = instance.task_id if instance.map_index < 0 else f"{instance.task_id}.{instance.map_index}"
-        upstream = {name: xcoms[run.number, name] for name in task.upstream if (run.number, name) in xcoms}
+        upstream = {name: xcoms[key] for name in task.upstream if (key := (run.number, name, NOT_MAPPED)) in xcoms}
         return {
             "type": "start",
             "fence": start.fence,

@@ -19,6 +19,7 @@ from fluxd.changefeed import ChangeFeed
 from fluxd.config import Settings
 from fluxd.core.commands import Saves
 from fluxd.core.events import TriggerRun
+from fluxd.core.model import InstanceKey
 from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.core.spec import dag_from_json
 from fluxd.dagfiles import StoredFile
@@ -105,12 +106,12 @@ class Persistence:
         if away_since is not None:
             observe(Seen.TURN_SAVED_AGAIN, seconds=time.monotonic() - away_since)
 
-    async def load(self) -> tuple[Snapshot, list[tuple[int, str]]]:
-        """The live part of the database, and which tasks of live runs have XComs."""
+    async def load(self) -> tuple[Snapshot, list[InstanceKey]]:
+        """The live part of the database, and which instances of live runs have XComs."""
         snapshot = await turns.load(self.db.writer)
         self.feed.recall(snapshot.runs)
         rows = await self.db.writer.fetch(QUERIES["tasks_with_xcoms"])
-        return snapshot, [(row["run_number"], row["task_id"]) for row in rows]
+        return snapshot, [(row["run_number"], row["task_id"], row["map_index"]) for row in rows]
 
     async def revive(self, run_number: int) -> Revived | None:
         """A finished run, to run some of it again. Raises Unavailable when the database is away."""
@@ -132,13 +133,14 @@ class Persistence:
         row = await self._patiently(lambda conn: conn.fetchrow(QUERIES["version"], version_id))
         return Version(dag_from_json(row["spec"]), row["file"], row["bundle"])
 
-    async def xcoms(self, tasks: list[tuple[int, str]]) -> XComs:
-        """What these tasks handed on: (run number, task id) -> key -> value; a mapped task's are lists by index."""
+    async def xcoms(self, instances: list[InstanceKey]) -> XComs:
+        """What these instances handed on: key of the instance -> key -> value."""
         found: XComs = {}
-        numbers, task_ids = [number for number, _ in tasks], [task_id for _, task_id in tasks]
-        rows = await self._patiently(lambda conn: conn.fetch(QUERIES["xcoms_of_tasks"], numbers, task_ids))
+        wanted = [list(column) for column in zip(*instances, strict=True)]
+        rows = await self._patiently(lambda conn: conn.fetch(QUERIES["xcoms_of_tasks"], *wanted))
         for row in rows:
-            found.setdefault((row["run_number"], row["task_id"]), {})[row["key"]] = row["value"]
+            instance = (row["run_number"], row["task_id"], row["map_index"])
+            found.setdefault(instance, {})[row["key"]] = row["value"]
         return found
 
     async def source(self, bundle: str) -> tuple[str, dict[str, str]] | None:

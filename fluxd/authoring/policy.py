@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from fluxd.authoring import checks
 from fluxd.core.rules import RULES
+from fluxd.core.spec import check_executor
 
 if TYPE_CHECKING:
     from fluxd.authoring.dag import DAG
@@ -32,6 +33,7 @@ class TaskArguments(TypedDict, total=False):
     pool_slots: int
     priority_weight: int
     queue: str | None
+    executor: str | None
     depends_on_past: bool
     owner: str | None
     doc_md: str | None
@@ -57,6 +59,7 @@ class Policy:
     pool_slots: int = 1
     priority_weight: int = 1
     queue: str = "default"
+    executor: str | None = None
     depends_on_past: bool = False
     owner: str | None = None
     doc_md: str | None = None
@@ -81,6 +84,8 @@ def _check(name: str, value: Any, what: str) -> Any:
             return checks.seconds(value, what, positive=True)
         case "retry_exponential_backoff" | "depends_on_past" | "email_on_failure" | "email_on_retry":
             return checks.boolean(value, what)
+        case "executor":
+            return check_executor(value, what)
         case "email":
             return checks.texts(value, what)
         case _:
@@ -90,7 +95,7 @@ def _check(name: str, value: Any, what: str) -> Any:
 def make_policy(given: Mapping[str, Any], task: str) -> Policy:
     """The policy of a task from its arguments; an argument that is None counts as not given."""
     values = {
-        name: _check(name, given[name], f"{name} of {task}")
+        name: _check(name, given[name], task if name == "executor" else f"{name} of {task}")
         for name in Policy.__dataclass_fields__
         if given.get(name) is not None
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FIELD_MAX = 2000
 # The policy's fields that go into a task's spec as they are.
-POLICY_NAMES = tuple(name for name in Policy.__dataclass_fields__ if name != "email")
+POLICY_NAMES = tuple(name for name in Policy.__dataclass_fields__ if name not in ("email", "executor"))
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -57,6 +57,8 @@ def task_spec(operator: BaseOperator, upstream: Sequence[str]) -> dict[str, Any]
         "upstream": list(upstream),
         **{name: getattr(policy, name) for name in POLICY_NAMES},
         "email": list(policy.email),
+        # Only where there is one: a spec that names none is the same spec as before there were executors to name.
+        **({"executor": policy.executor} if policy.executor else {}),
         "group": operator.task_group.group_id if operator.task_group else None,
         "fields": {name: shown(getattr(operator, name, None)) for name in operator.template_fields},
         "spawn": operator.spawn(),

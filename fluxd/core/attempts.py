@@ -1,7 +1,7 @@
 """Attempts start, end, wait and get lost; what that makes of their task instance.
 
-A message names its attempt by the fence. An attempt that is not live any more, or never was, is answered with an
-acknowledgement and changes nothing.
+A message names a leg of an attempt by its fence, and comes from the executor that the leg is with. One about a leg that
+is not live any more, or never was, or is with somebody else, is answered with an acknowledgement and changes nothing.
 """
 
 import signal
@@ -11,7 +11,9 @@ from typing import Any
 from fluxd.core.commands import AckAttempt, BeginWait, EndWait, KillAttempt
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
 from fluxd.core.live import LiveRun, Node
+from fluxd.core.progress import kept_progress
 from fluxd.core.settle import REASON_MAX, unfinished
+from fluxd.core.spec import WAITING_ROOM
 from fluxd.core.states import AttemptState, State, StopReason
 from fluxd.core.timers import Timer
 from fluxd.core.timetable import seconds_in_words
@@ -31,10 +33,11 @@ ENDED = {"success": State.SUCCESS, "skipped": State.SKIPPED}
 
 def started(working: WorkingSet, event: AttemptStarted) -> None:
     """The process of an attempt runs."""
-    node = working.attempts.get(event.fence)
-    if node is None or node.attempt is None or node.attempt.state is not AttemptState.QUEUED:
+    found = working.attempt_of(event.fence, event.executor)
+    if found is None or found[1].state is not AttemptState.QUEUED:
         return
-    attempt, instance = node.attempt, node.instance
+    node, attempt = found
+    instance = node.instance
     attempt.state = AttemptState.RUNNING
     attempt.pid = event.pid
     attempt.started_at = instance.started_at = event.at
@@ -47,16 +50,17 @@ def started(working: WorkingSet, event: AttemptStarted) -> None:
 
 def ended(working: WorkingSet, event: AttemptEnded, now: datetime) -> None:
     """The process of an attempt is gone."""
-    working.command(AckAttempt(event.fence))
-    node = working.attempts.get(event.fence)
-    if node is None or node.attempt is None or node.attempt.state is AttemptState.WAITING:
+    working.command(AckAttempt(event.fence, event.executor))
+    found = working.attempt_of(event.fence, event.executor)
+    if found is None or found[1].state is AttemptState.WAITING:
         return
-    attempt, instance = node.attempt, node.instance
+    node, attempt = found
+    instance = node.instance
     outcome = event.outcome or {}
     attempt.pid = event.pid if event.pid is not None else attempt.pid
     attempt.started_at = instance.started_at = event.started_at or attempt.started_at or event.ended_at
     attempt.exit_code, attempt.signal, attempt.usage = event.exit_code, event.signal, event.usage
-    attempt.rendered = outcome.get("rendered")
+    attempt.rendered, attempt.progress = outcome.get("rendered"), kept_progress(outcome.get("progress"))
     state = outcome.get("state")
     if instance.stop_reason is not StopReason.RESTART:
         for name, value in outcome.get("xcoms") or ():
@@ -67,7 +71,7 @@ def ended(working: WorkingSet, event: AttemptEnded, now: datetime) -> None:
     if _as_told(working, node, state, event.ended_at):
         return
     if state == "waiting":
-        _begin_wait(working, node, outcome.get("wait") or {}, now)
+        _begin_wait(working, node, outcome.get("wait") or {}, event.ended_at, now)
     elif state in ENDED:
         instance.reason = (outcome.get("error") or {}).get("message")  # why it skipped itself
         finish(working, node, ENDED[state], event.ended_at)
@@ -79,10 +83,11 @@ def ended(working: WorkingSet, event: AttemptEnded, now: datetime) -> None:
 
 def lost(working: WorkingSet, event: AttemptLost, now: datetime) -> None:
     """The process of an attempt is proved gone and left no result."""
-    working.command(AckAttempt(event.fence))
-    node = working.attempts.get(event.fence)
-    if node is None or node.attempt is None or node.attempt.state is AttemptState.WAITING:
+    working.command(AckAttempt(event.fence, event.executor))
+    found = working.attempt_of(event.fence, event.executor)
+    if found is None or found[1].state is AttemptState.WAITING:
         return
+    node = found[0]
     if _as_told(working, node, None, event.at):
         return
     reason = f"FLX-3504: The process was lost: {event.evidence}"
@@ -115,12 +120,13 @@ def _as_told(working: WorkingSet, node: Node, state: str | None, at: datetime) -
     return True
 
 
-def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], now: datetime) -> None:
-    """The attempt's process has handed its question back: the daemon polls from here."""
-    instance, attempt = node.instance, node.attempt
-    assert attempt is not None
-    attempt.state = AttemptState.WAITING
-    working.touch_attempt(attempt)
+def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], at: datetime, now: datetime) -> None:
+    """The process has ended and handed its question back: the wait is the next leg, and the daemon's."""
+    instance, asked = node.instance, node.attempt
+    assert asked is not None
+    working.end_attempt(node, AttemptState.DEFERRED, at, None)
+    attempt = working.begin_leg(node, AttemptState.WAITING, now, asked.leg + 1, WAITING_ROOM)
+    attempt.started_at = now
     instance.stop_reason = None
     instance.reason = None
     instance.wait = request
@@ -134,9 +140,10 @@ def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], now: d
 
 def wait_ended(working: WorkingSet, event: WaitEnded, now: datetime) -> None:
     """What a waiting instance waited for has come, or never will."""
-    node = working.attempts.get(event.fence)
-    if node is None or node.instance.state is not State.WAITING:
+    found = working.attempt_of(event.fence, WAITING_ROOM)
+    if found is None or found[1].state is not AttemptState.WAITING:
         return
+    node = found[0]
     for name, value in event.xcoms:
         working.keep_xcom(node.instance.key, name, value)
     if event.state in ENDED:
@@ -168,7 +175,8 @@ def time_out(working: WorkingSet, fence: int) -> None:
     node = working.attempts[fence]
     node.instance.stop_reason = StopReason.TIMEOUT
     working.touch(node)
-    working.command(KillAttempt(fence, StopReason.TIMEOUT))
+    assert node.attempt is not None
+    working.command(KillAttempt(fence, StopReason.TIMEOUT, node.attempt.executor))
 
 
 def run_time_out(working: WorkingSet, live: LiveRun, now: datetime) -> None:
@@ -194,7 +202,7 @@ def stop(working: WorkingSet, node: Node, stop_reason: StopReason, reason: str, 
         if stop_reason is StopReason.RESTART and instance.state is not State.RESTARTING:
             working.move(node, State.RESTARTING)
         working.touch(node)
-        working.command(KillAttempt(attempt.fence, stop_reason))
+        working.command(KillAttempt(attempt.fence, stop_reason, attempt.executor))
         return
     final, attempt_state = FINAL[stop_reason]
     if attempt is not None:
@@ -216,6 +224,7 @@ def reset(working: WorkingSet, node: Node) -> None:
     instance.wait_until = instance.reason = instance.queued_at = instance.started_at = instance.ended_at = None
     instance.max_tries = instance.try_number + 1 + node.task.retries
     working.drop_xcoms(instance.key)
+    working.forget_state(instance.key)
     if instance.state is State.NONE:
         working.touch(node)
         working.to_judge.append(node)

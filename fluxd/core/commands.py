@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fluxd.core.model import Attempt, Instance, Run
+from fluxd.core.model import Attempt, Instance, InstanceKey, Run
+from fluxd.core.spec import LOCAL
 from fluxd.errors import FluxError
 
 
@@ -54,7 +55,9 @@ class Saves:
     skips: list[Skip] = field(default_factory=list)
     cursors: list[DagCursor] = field(default_factory=list)
     # Cleared instances: their XComs are deleted (before `xcoms` are written).
-    xcoms_dropped: list[tuple[int, str, int]] = field(default_factory=list)
+    xcoms_dropped: list[InstanceKey] = field(default_factory=list)
+    # Instances that begin anew: what their tries kept for one another (`ti.set_state`) is deleted.
+    states_dropped: list[InstanceKey] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -65,17 +68,19 @@ class Saves:
             or self.skips
             or self.cursors
             or self.xcoms_dropped
+            or self.states_dropped
         )
 
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Start a process for this attempt. `run`, `instance`, `version_id` say what; the executor knows how."""
+    """Start a process for this leg. `run`, `instance`, `version_id` say what; the executor knows how."""
 
     fence: int
     run: Run
     instance: Instance
     version_id: int
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class KillAttempt:
 
     fence: int
     reason: str  # cancel | restart | timeout | success | fail | skip
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +111,10 @@ class EndWait:
 
 @dataclass(frozen=True, slots=True)
 class AckAttempt:
-    """The result of this attempt is stored (or is not wanted): the runner may forget it."""
+    """The result of this attempt is stored (or is not wanted): its executor may forget it."""
 
     fence: int
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from fluxd.core.model import InstanceKey
-from fluxd.core.spec import DagSpec
+from fluxd.core.spec import LOCAL, DagSpec
 from fluxd.core.states import State
 
 
@@ -42,9 +42,12 @@ class PoolSet:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
+    """The process of an attempt runs. This and what follows count only from the executor that the attempt is with."""
+
     fence: int
     pid: int
     at: datetime
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class AttemptEnded:
 
     outcome: {"state": "success" | "failed" | "skipped" | "waiting",
               "error": {"type", "message", "retry": bool} | absent,
-              "xcoms": [[key, value], …], "wait": {…} | absent, "rendered": {field: text}}
+              "xcoms": [[key, value], …], "wait": {…} | absent, "rendered": {field: text},
+              "progress": {"rows", "bytes", "note"} | absent}
     `killed`: why it was told to stop before it ended by itself, None if it was not.
     """
 
@@ -66,6 +70,7 @@ class AttemptEnded:
     outcome: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
     killed: str | None = None
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class AttemptLost:
     at: datetime
     evidence: str
     began: bool = True
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)

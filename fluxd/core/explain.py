@@ -6,7 +6,7 @@ from typing import Any
 
 from fluxd.core.limits import Limits, Usage
 from fluxd.core.live import LiveRun, Node
-from fluxd.core.rules import COLUMN, Verdict, judge
+from fluxd.core.rules import COLUMN, Verdict
 from fluxd.core.settle import blocked_by_past
 from fluxd.core.states import FINISHED, RunState, State
 from fluxd.core.timetable import rfc3339
@@ -76,8 +76,8 @@ def _not_ready(node: Node) -> str:
         active, limit = len(live.dag.running), live.dag.spec.max_active_runs
         runs = "1 run of the dag is" if active == 1 else f"{active} runs of the dag are"
         return f"its run is queued: {runs} active, its max_active_runs is {limit}"
-    if judge(node.rule, node.upstream, node.counts) is Verdict.RUN:
+    if node.place.verdict() is Verdict.RUN:
         return blocked_by_past(node) or "it is ready and starts in the next turn"
-    waiting = [up.task.task_id for up in live.upstream(node) if not COLUMN[up.instance.state]]
+    waiting = [up.name for up in live.upstream(node) if not COLUMN[up.instance.state]]
     shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
     return f"it waits for {shown} (trigger rule {node.task.trigger_rule})"

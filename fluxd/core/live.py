@@ -1,13 +1,13 @@
 """Live runs in memory: the rows, their place in the graph, and the counters that make one ending cheap."""
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fluxd.core.model import Attempt, Instance, InstanceKey, Run
-from fluxd.core.rules import COLUMN, RULES, Rule
+from fluxd.core.model import Attempt, Instance, InstanceKey, PastStates, Run
+from fluxd.core.rules import COLUMN, RULES, UNDONE, Rule, Verdict, judge
 from fluxd.core.spec import DagSpec, TaskSpec
-from fluxd.core.states import State
 from fluxd.core.timetable import Timetable
 
 
@@ -44,69 +44,138 @@ def make_plan(spec: DagSpec) -> Plan:
     )
 
 
-class Node:
-    """One task instance with its place in the graph. `counts` = how its upstreams ended, by `rules.COLUMN`."""
+class Place:
+    """One task in one run, with all of its instances: one, or those of a mapped task in the order of their map index.
 
-    __slots__ = ("attempt", "counts", "index", "instance", "live", "rule", "task", "upstream")
+    What they wait for is the same for all of them, so it is counted here, once: `upstream` instances, of which `counts`
+    have ended, by `rules.COLUMN`. The end of one instance costs its task's out-edges, however many instances lie there.
+    """
 
-    def __init__(self, live: "LiveRun", index: int, instance: Instance) -> None:
-        self.live = live
+    __slots__ = ("counts", "index", "members", "rule", "task", "upstream")
+
+    def __init__(self, live: "LiveRun", index: int, instances: list[Instance]) -> None:
         self.index = index
-        self.instance = instance
         self.task = live.plan.tasks[index]
         self.rule = live.plan.rules[index]
-        self.upstream = len(self.task.upstream)
         self.counts = [0, 0, 0, 0]
+        self.upstream = 0
+        self.members = [Node(live, self, instance) for instance in instances]
+
+    def verdict(self) -> Verdict:
+        """What the task's trigger rule says now."""
+        return judge(self.rule, self.upstream, self.counts)
+
+    def member(self, map_index: int) -> "Node | None":
+        at = bisect_left(self.members, map_index, key=_map_index)
+        found = self.members[at] if at < len(self.members) else None
+        return found if found is not None and found.instance.map_index == map_index else None
+
+
+class Node:
+    """One task instance with its place in the graph."""
+
+    __slots__ = ("attempt", "index", "instance", "live", "place", "task")
+
+    def __init__(self, live: "LiveRun", place: Place, instance: Instance) -> None:
+        self.live = live
+        self.place = place
+        self.index = place.index
+        self.task = place.task
+        self.instance = instance
         self.attempt: Attempt | None = None  # the live one
 
     @property
     def key(self) -> InstanceKey:
         return self.instance.key
 
+    @property
+    def counts(self) -> list[int]:
+        """How its upstreams ended, by `rules.COLUMN`."""
+        return self.place.counts
+
+    @property
+    def name(self) -> str:
+        """As people read it: the task id, with the map index of a mapped one."""
+        index = self.instance.map_index
+        return self.task.task_id if index < 0 else f"{self.task.task_id}[{index}]"
+
+
+def _map_index(node: Node) -> int:
+    return node.instance.map_index
+
 
 class LiveRun:
     """A run in memory with all of its instances; `open` = how many of them have not ended."""
 
-    __slots__ = ("dag", "nodes", "open", "plan", "run", "spec")
+    __slots__ = ("dag", "open", "places", "plan", "run", "spec")
 
     def __init__(self, run: Run, spec: DagSpec, plan: Plan, dag: "Dag", instances: Iterable[Instance]) -> None:
         self.run = run
         self.spec = spec
         self.plan = plan
         self.dag = dag
-        rows = {instance.task_id: instance for instance in instances}
-        self.nodes = [
-            Node(self, number, rows.get(task.task_id) or fresh_instance(run, task))
+        rows: dict[str, list[Instance]] = {}
+        for instance in instances:
+            rows.setdefault(instance.task_id, []).append(instance)
+        self.places = [
+            Place(self, number, sorted(rows.get(task.task_id, ()), key=_row_index) or [fresh_instance(run, task)])
             for number, task in enumerate(plan.tasks)
         ]
         self.open = 0
-        for node, below in zip(self.nodes, plan.downstream, strict=True):
-            column = COLUMN[node.instance.state]
-            self.open += not column
-            if column:
-                for number in below:
-                    self.nodes[number].counts[column] += 1
+        for place, below in zip(self.places, plan.downstream, strict=True):
+            ended = [COLUMN[node.instance.state] for node in place.members]
+            self.open += ended.count(UNDONE)
+            for number in below:
+                behind = self.places[number]
+                behind.upstream += len(ended)
+                for column in ended:
+                    if column:
+                        behind.counts[column] += 1
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All instances, upstream first; those of a mapped task by their map index."""
+        return [node for place in self.places for node in place.members]
 
     def adopt(self, spec: DagSpec, plan: Plan) -> None:
         """Go on with another version of the dag, whose graph has the same shape."""
         self.spec, self.plan = spec, plan
-        for node in self.nodes:
-            node.task, node.rule = plan.tasks[node.index], plan.rules[node.index]
+        for place in self.places:
+            place.task, place.rule = plan.tasks[place.index], plan.rules[place.index]
+            for node in place.members:
+                node.task = place.task
 
-    def node(self, task_id: str) -> Node | None:
+    def node(self, task_id: str, map_index: int = -1) -> Node | None:
         number = self.plan.index.get(task_id)
-        return None if number is None else self.nodes[number]
+        return None if number is None else self.places[number].member(map_index)
 
     def upstream(self, node: Node) -> list[Node]:
-        return [self.nodes[self.plan.index[task_id]] for task_id in node.task.upstream]
+        """The instances that this one waits for."""
+        return [up for task_id in node.task.upstream for up in self.places[self.plan.index[task_id]].members]
+
+    def leaves(self) -> list[Node]:
+        """The instances that nothing waits for."""
+        return [node for number in self.plan.leaves for node in self.places[number].members]
 
     def below(self, nodes: Iterable[Node]) -> list[Node]:
         """These and everything behind them, upstream first."""
-        found = {node.index for node in nodes}
-        for number in range(len(self.nodes)):  # topological order: one pass is enough
-            if number in found:
-                found.update(self.plan.downstream[number])
-        return [self.nodes[number] for number in sorted(found)]
+        chosen = list(nodes)
+        named = {node.key for node in chosen}
+        first = {node.index for node in chosen}
+        behind: set[int] = set()
+        for number in range(len(self.places)):  # topological order: one pass is enough
+            if number in first or number in behind:
+                behind.update(self.plan.downstream[number])
+        return [
+            node
+            for number in sorted(first | behind)
+            for node in self.places[number].members
+            if number in behind or node.key in named
+        ]
+
+
+def _row_index(instance: Instance) -> int:
+    return instance.map_index
 
 
 def fresh_instance(run: Run, task: TaskSpec) -> Instance:
@@ -131,7 +200,7 @@ class Dag:
     running: dict[int, LiveRun] = field(default_factory=dict)  # by run number, in rising order
     queued: dict[int, LiveRun] = field(default_factory=dict)
     ticks: dict[datetime, LiveRun] = field(default_factory=dict)  # live scheduled runs by their tick
-    past: dict[datetime, dict[str, State]] = field(default_factory=dict)  # finished ones that others look back at
+    past: dict[datetime, PastStates] = field(default_factory=dict)  # finished ones that others look back at
 
     @property
     def dag_id(self) -> str:

@@ -5,10 +5,13 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from fluxd.core.spec import LOCAL
 from fluxd.core.states import AttemptState, RunState, State, StopReason
 
 # (run number, task id, map index); the map index is -1 where the task is not mapped.
 InstanceKey = tuple[int, str, int]
+# How the instances of a finished run ended, by (task id, map index).
+PastStates = dict[tuple[str, int], State]
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class Instance:
     state: State = State.NONE
     try_number: int = 0  # tries begun so far
     max_tries: int = 1  # 1 + retries, raised when cleared
-    fence: int | None = None  # the current (or last) attempt
+    fence: int | None = None  # the current (or last) leg of an attempt
     stop_reason: StopReason | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
@@ -69,7 +72,11 @@ class Instance:
 
 @dataclass(slots=True)
 class Attempt:
-    """One try. The fence is unique and rises over all attempts there ever were: a message names it or is nothing."""
+    """One leg of a try: what one process does, or one wait of the daemon's. Each leg has a fence of its own.
+
+    Fences are unique and increase over all legs there ever were; a message names the fence and its executor, or is
+    nothing. A try begins with leg 1; where that hands its work over to a wait, the wait is leg 2 of the same try.
+    """
 
     fence: int
     run_number: int
@@ -86,6 +93,9 @@ class Attempt:
     reason: str | None = None
     usage: dict[str, Any] | None = None  # user_s, system_s, max_rss_kb
     rendered: dict[str, Any] | None = None  # template fields as the task saw them
+    leg: int = 1
+    executor: str = LOCAL  # who runs it; WAITING_ROOM for a wait of the daemon's
+    progress: dict[str, Any] | None = None  # rows, bytes, note: as its process told at its end
 
     def snapshot(self) -> "Attempt":
         """A copy that nobody changes: what is saved and handed out."""

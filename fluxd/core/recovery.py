@@ -15,7 +15,7 @@ from fluxd.core.events import AttemptLost
 from fluxd.core.live import LiveRun
 from fluxd.core.model import Instance
 from fluxd.core.snapshot import DagRow, PastRun, Snapshot
-from fluxd.core.spec import DagSpec
+from fluxd.core.spec import LOCAL, DagSpec
 from fluxd.core.states import AttemptState, RunState, State
 from fluxd.core.timers import Timer
 from fluxd.core.working_set import WorkingSet
@@ -67,32 +67,35 @@ def _restore_run(working: WorkingSet, live: LiveRun) -> None:
             working.to_close[live.run.number] = live
 
 
-def unsettled(working: WorkingSet, known_fences: Set[int]) -> list[Command]:
-    """What was asked of the world and may not have arrived. `known_fences`: attempts the runner runs or has ended."""
+def unsettled(working: WorkingSet, executor: str, known_fences: Set[int]) -> list[Command]:
+    """What was asked of this executor and may not have arrived. `known_fences`: attempts it runs or has a record of."""
     commands: list[Command] = []
     for fence, node in sorted(working.attempts.items()):
         instance, attempt, run = node.instance, node.attempt, node.live.run
-        if attempt is None:
+        if attempt is None or attempt.executor != executor:
             continue
         if attempt.state is AttemptState.WAITING:
             commands.append(BeginWait(fence, run.snapshot(), instance.snapshot(), instance.wait or {}))
         elif instance.stop_reason is not None:
-            commands.append(KillAttempt(fence, instance.stop_reason))
+            commands.append(KillAttempt(fence, instance.stop_reason, executor))
         elif attempt.state is AttemptState.QUEUED and fence not in known_fences:
-            commands.append(StartAttempt(fence, run.snapshot(), instance.snapshot(), run.version_id))
+            commands.append(StartAttempt(fence, run.snapshot(), instance.snapshot(), run.version_id, executor))
     return commands
 
 
-def vanished(working: WorkingSet, known_fences: Set[int], now: datetime) -> list[AttemptLost]:
-    """Attempts that the runner can not know any more, to be posted as lost.
+def vanished(working: WorkingSet, executor: str, known_fences: Set[int], now: datetime) -> list[AttemptLost]:
+    """Attempts that this executor can not know any more, to be posted as lost.
 
-    Those that ran and of which it has no record; and those that were told to stop and never started there.
+    Those that ran and of which it has no record; and those that were told to stop and never started there. What is
+    with another executor is for that one to judge.
     """
+    who = "the runner" if executor == LOCAL else f"the executor {executor}"
     return [
-        AttemptLost(fence, now, "the runner does not know it and has no record of it")
+        AttemptLost(fence, now, f"{who} does not know it and has no record of it", executor=executor)
         for fence, node in sorted(working.attempts.items())
         if fence not in known_fences
         and node.attempt is not None
+        and node.attempt.executor == executor
         and (
             node.attempt.state is AttemptState.RUNNING
             or (node.attempt.state is AttemptState.QUEUED and node.instance.stop_reason is not None)

@@ -201,13 +201,14 @@ INTERRUPTED = "FLX-3510: Interrupted: fluxd was stopped from its terminal while 
 
 def _chosen(live: LiveRun, keys: tuple[InstanceKey, ...]) -> list[Node]:
     if not keys:
-        return list(live.nodes)
+        return live.nodes
     nodes = []
     for _, task_id, map_index in keys:
-        node = live.node(task_id)
-        if node is None or node.instance.map_index != map_index:
+        node = live.node(task_id, map_index)
+        if node is None:
+            named = f"task {task_id!r}" if map_index < 0 else f"task {task_id!r} with map index {map_index}"
             raise NotFound(
-                "FLX-4211", f"Run {live.run.run_id!r} has no task {task_id!r}: fluxctl tasks list shows those it has."
+                "FLX-4211", f"Run {live.run.run_id!r} has no {named}: fluxctl tasks list shows those it has."
             )
         nodes.append(node)
     return nodes

@@ -29,6 +29,7 @@ from fluxd.core.events import (
     WaitEnded,
 )
 from fluxd.core.explain import Explanation, explain
+from fluxd.core.model import InstanceKey
 from fluxd.core.settle import settle
 from fluxd.core.snapshot import Snapshot
 from fluxd.core.timers import Timer
@@ -66,17 +67,22 @@ class Scheduler:
             return self._last
         return self._working.timers.next_at()
 
-    def unsettled(self, known_fences: Set[int]) -> list[Command]:
-        """The commands to repeat after a recovery or when the runner is back; nothing is saved for them.
+    def unsettled(self, executor: str, known_fences: Set[int]) -> list[Command]:
+        """The commands to repeat after a recovery or when an executor is back; nothing is saved for them.
 
-        `known_fences` are the attempts the runner runs, or has a record of. StartAttempt for queued attempts it does
-        not know, KillAttempt for attempts that were told to stop, BeginWait for all that wait.
+        `known_fences` are the attempts that it runs, or has a record of. StartAttempt for queued attempts it does not
+        know, KillAttempt for attempts that were told to stop; of WAITING_ROOM, BeginWait for all that wait.
         """
-        return recovery.unsettled(self._working, known_fences)
+        return recovery.unsettled(self._working, executor, known_fences)
 
-    def vanished(self, known_fences: Set[int], now: datetime) -> list[AttemptLost]:
-        """Events to post when the runner is back: attempts that ran there and that it does not know any more."""
-        return recovery.vanished(self._working, known_fences, now)
+    def vanished(self, executor: str, known_fences: Set[int], now: datetime) -> list[AttemptLost]:
+        """Events to post when an executor is back: attempts that ran there and that it does not know any more."""
+        return recovery.vanished(self._working, executor, known_fences, now)
+
+    def instance_of(self, fence: int) -> InstanceKey | None:
+        """The task instance whose live attempt has this fence; None: there is no such attempt, or it has ended."""
+        node = self._working.attempts.get(fence)
+        return None if node is None else node.key
 
     def is_live(self, run_number: int) -> bool:
         """Whether this run is in memory. If not, ClearTasks and MarkTasks must carry its rows (`revive`)."""

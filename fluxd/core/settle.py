@@ -8,7 +8,7 @@ from datetime import datetime
 
 from fluxd.core.limits import Limits, Usage, choose
 from fluxd.core.live import LiveRun, Node
-from fluxd.core.rules import COLUMN, FAILED, Verdict, judge
+from fluxd.core.rules import COLUMN, FAILED, Verdict
 from fluxd.core.run_starts import advance
 from fluxd.core.states import FINISHED, RunState, State
 from fluxd.core.working_set import WorkingSet
@@ -41,7 +41,7 @@ def _judge(working: WorkingSet, node: Node, now: datetime) -> None:
     instance, live = node.instance, node.live
     if instance.state is not State.NONE or live.run.state is not RunState.RUNNING or live.run.cancelling:
         return
-    verdict = judge(node.rule, node.upstream, node.counts)
+    verdict = node.place.verdict()
     if verdict is Verdict.WAIT:
         return
     if verdict is Verdict.RUN:
@@ -61,7 +61,7 @@ def _judge(working: WorkingSet, node: Node, now: datetime) -> None:
 
 def why_not(node: Node) -> str:
     """Why the trigger rule of a task says that it will not run, in words."""
-    ended = [f"{up.task.task_id} {up.instance.state}" for up in node.live.upstream(node) if COLUMN[up.instance.state]]
+    ended = [f"{up.name} {up.instance.state}" for up in node.live.upstream(node) if COLUMN[up.instance.state]]
     shown = ", ".join(ended[:3]) + (f" and {len(ended) - 3} more" if len(ended) > 3 else "")
     return f"its trigger rule {node.task.trigger_rule} cannot be met: {shown}"
 
@@ -76,10 +76,10 @@ def blocked_by_past(node: Node) -> str | None:
         return None
     before = live.dag.ticks.get(tick)
     if before is not None:
-        other = before.node(node.task.task_id)
+        other = before.node(*node.key[1:])
         state = None if other is None else other.instance.state
     else:
-        state = live.dag.past[tick].get(node.task.task_id)
+        state = live.dag.past[tick].get(node.key[1:])
     if state is None or state in NOT_PAST:
         return None
     return f"it depends on its past, and in the run due at {tick:%Y-%m-%d %H:%M} UTC it is {state}"
@@ -101,9 +101,9 @@ def end_run(working: WorkingSet, live: LiveRun) -> None:
     run = live.run
     cancelled = any(node.instance.state is State.CANCELLED for node in live.nodes)
     stopped = run.cancelling or run.state is RunState.CANCELLED
-    if stopped and (cancelled or not live.nodes):
+    if stopped and (cancelled or not live.places):
         state = RunState.CANCELLED
-    elif cancelled or any(COLUMN[live.nodes[leaf].instance.state] == FAILED for leaf in live.plan.leaves):
+    elif cancelled or any(COLUMN[leaf.instance.state] == FAILED for leaf in live.leaves()):
         state = RunState.FAILED
         timed_out = run.reason if run.state is RunState.RUNNING and not stopped else None
         run.reason = timed_out or _why_failed(live)
@@ -126,7 +126,7 @@ def _why_failed(live: LiveRun) -> str:
             first = node
     if first is None:
         return "a task was cancelled"
-    reason = f"task {first.task.task_id} {first.instance.state}"
+    reason = f"task {first.name} {first.instance.state}"
     if first.instance.reason:
         reason += f": {first.instance.reason}"
     return reason[:REASON_MAX]

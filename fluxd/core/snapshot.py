@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fluxd.core.model import Attempt, Instance, Run
+from fluxd.core.model import Attempt, Instance, PastStates, Run
 from fluxd.core.spec import DagSpec
-from fluxd.core.states import State
 
 
 @dataclass(slots=True)
@@ -30,7 +29,7 @@ class PastRun:
     dag_id: str
     due_at: datetime
     logical_date: datetime
-    states: dict[str, State] = field(default_factory=dict)
+    states: PastStates = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,10 @@ from typing import Any
 
 from fluxd.errors import Invalid
 
+# The executor of tasks that name none, and the name under which the daemon itself holds waits.
+LOCAL = "local"
+WAITING_ROOM = "daemon"
+EXECUTORS = (LOCAL,)  # those that a task may name
 # An id of a dag, a task or a group: it is also the name of a folder of logs.
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -46,6 +50,7 @@ class TaskSpec:
     pool_slots: int = 1
     priority_weight: int = 1
     queue: str = "default"
+    executor: str | None = None  # one of EXECUTORS; None: LOCAL
     depends_on_past: bool = False
     group: str | None = None
     owner: str | None = None
@@ -96,6 +101,17 @@ class DagSpec:
             for upstream in task.upstream:
                 edges[upstream].append(task.task_id)
         return {task_id: tuple(targets) for task_id, targets in edges.items()}
+
+
+def check_executor(name: Any, who: str) -> str:
+    """The name, if it is that of an executor. Raises Invalid FLX-3520."""
+    if name not in EXECUTORS:
+        raise Invalid(
+            "FLX-3520",
+            f"{who} names the executor {name!r:.80}, which this Flux does not have: it has {', '.join(EXECUTORS)}; "
+            "leave the argument out to mean that.",
+        )
+    return str(name)
 
 
 def _known(cls: type, data: dict[str, Any], what: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from fluxd.core.params import check_schema
 from fluxd.core.rules import RULES
-from fluxd.core.spec import ID, DagSpec, Schedule, TaskSpec, dag_from_json
+from fluxd.core.spec import ID, DagSpec, Schedule, TaskSpec, check_executor, dag_from_json
 from fluxd.core.ticks import EPOCH
 from fluxd.core.timetable import check_time, make_timetable
 from fluxd.errors import FluxError, Invalid
@@ -123,6 +123,8 @@ def _check_tasks(what: str, spec: DagSpec) -> None:
     for task in spec.tasks:
         who = f"Task {task.task_id!r} of dag {spec.dag_id!r}"
         _check_fields(who, task)
+        if task.executor is not None:
+            check_executor(task.executor, who)
         unknown = set(task.upstream) - seen
         if unknown:  # the list is in topological order
             raise _wrong(who, f"waits for {sorted(unknown)[0]!r}, which is no task before it")

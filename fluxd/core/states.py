@@ -57,7 +57,9 @@ RUN_FINISHED = frozenset({RunState.SUCCESS, RunState.FAILED, RunState.CANCELLED}
 
 
 class AttemptState(StrEnum):
-    """What one try is in. `lost` = its process is proved gone and left no result."""
+    """What one leg of a try is in. `lost` = its process is proved gone and left no result; `deferred` = it has ended
+    and the next leg goes on with its work.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -67,6 +69,7 @@ class AttemptState(StrEnum):
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
     LOST = "lost"
+    DEFERRED = "deferred"
 
 
 ATTEMPT_LIVE = frozenset({AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.WAITING})

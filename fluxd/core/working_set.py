@@ -12,9 +12,9 @@ from fluxd.core.commands import Command, DagCursor, Reply, Saves, Skip, StartAtt
 from fluxd.core.limits import Lanes
 from fluxd.core.live import Dag, LiveRun, Node, Plan, make_plan
 from fluxd.core.model import Attempt, InstanceKey
-from fluxd.core.rules import COLUMN
+from fluxd.core.rules import COLUMN, Verdict
 from fluxd.core.run_json import run_to_json
-from fluxd.core.spec import DagSpec
+from fluxd.core.spec import LOCAL, DagSpec
 from fluxd.core.states import MOVES, OCCUPYING, RUN_MOVES, AttemptState, RunState, State
 from fluxd.core.timers import Timer, Timers
 from fluxd.errors import FluxError
@@ -33,7 +33,7 @@ class WorkingSet:
         self.pools: dict[str, int] = {}
         self.runs: dict[int, LiveRun] = {}
         self.run_ids: set[tuple[str, str]] = set()
-        self.attempts: dict[int, Node] = {}  # fence of a live attempt -> its instance
+        self.attempts: dict[int, Node] = {}  # fence of a live leg -> its instance
         self.occupying: dict[InstanceKey, Node] = {}  # the rows that hold a slot; limits are counted from them
         self.lanes = Lanes()
         self.timers = Timers(self._timer_is_true)
@@ -53,10 +53,11 @@ class WorkingSet:
         self._attempts: dict[int, Attempt] = {}
         self._xcoms: dict[tuple[int, str, int, str], XCom] = {}
         self._dropped: dict[InstanceKey, None] = {}
+        self._forgotten: dict[InstanceKey, None] = {}
         self._skips: list[Skip] = []
         self._cursors: dict[str, DagCursor] = {}
         self._commands: list[Command] = []
-        self._starts: list[tuple[Node, int]] = []
+        self._starts: list[tuple[Node, Attempt]] = []
         self._replies: list[Reply] = []
         self._run_replies: list[tuple[int, LiveRun]] = []
 
@@ -105,7 +106,7 @@ class WorkingSet:
         """How the tasks of a run that has ended stand now: later runs may depend on it."""
         due, dag = live.run.due_at, live.dag
         if due is not None:
-            dag.past[due] = {node.task.task_id: node.instance.state for node in live.nodes}
+            dag.past[due] = {node.key[1:]: node.instance.state for node in live.nodes}
             dag.forget_past()
 
     def restore_slot(self, node: Node) -> None:
@@ -134,15 +135,15 @@ class WorkingSet:
 
     def _count(self, node: Node, before: int, after: int) -> None:
         live = node.live
-        nodes = live.nodes
+        places = live.places
         for number in live.plan.downstream[node.index]:
-            below = nodes[number]
+            below = places[number]
             if before:
                 below.counts[before] -= 1
             if after:
                 below.counts[after] += 1
-                if below.instance.state is State.NONE:
-                    self.to_judge.append(below)
+                if below.verdict() is not Verdict.WAIT:
+                    self.to_judge.extend(one for one in below.members if one.instance.state is State.NONE)
         if not before:
             live.open -= 1
         elif not after:
@@ -152,11 +153,11 @@ class WorkingSet:
         if after and live.run.due_at is not None:
             for other in live.dag.ticks.values():
                 if other.plan.looks_back and other is not live:
-                    self._wake_later(other, node.task.task_id)
+                    self._wake_later(other, node)
 
-    def _wake_later(self, other: LiveRun, task_id: str) -> None:
-        """In another run of the dag, this task may have waited for its past."""
-        later = other.node(task_id)
+    def _wake_later(self, other: LiveRun, node: Node) -> None:
+        """In another run of the dag, the same instance may have waited for its past."""
+        later = other.node(*node.key[1:])
         if later is not None and later.task.depends_on_past and later.instance.state is State.NONE:
             self.to_judge.append(later)
 
@@ -186,28 +187,43 @@ class WorkingSet:
         self._attempts[attempt.fence] = attempt
 
     def begin_attempt(self, node: Node, now: datetime) -> None:
-        """Queue the next try of an instance: a new fence, a new row, and a start once that is saved."""
+        """Queue the next try of an instance: its first leg, and a start once that is saved."""
         instance = node.instance
-        self.fence += 1
         self.move(node, State.QUEUED)
         if instance.try_number:
             self.drop_xcoms(instance.key)  # a try begins with nothing of the one before
         instance.try_number += 1
-        instance.fence = self.fence
         instance.queued_at = now
         instance.started_at = instance.ended_at = instance.retry_at = instance.stop_reason = instance.reason = None
-        node.attempt = Attempt(
+        attempt = self.begin_leg(node, AttemptState.QUEUED, now, 1, node.task.executor or LOCAL)
+        self._starts.append((node, attempt))
+
+    def begin_leg(self, node: Node, state: AttemptState, now: datetime, leg: int, executor: str) -> Attempt:
+        """The next leg of the current try: a new fence, a new row. The one before it must be over."""
+        instance = node.instance
+        self.fence += 1
+        instance.fence = self.fence
+        attempt = node.attempt = Attempt(
             fence=self.fence,
             run_number=instance.run_number,
             task_id=instance.task_id,
             map_index=instance.map_index,
             try_number=instance.try_number,
-            state=AttemptState.QUEUED,
+            state=state,
             queued_at=now,
+            leg=leg,
+            executor=executor,
         )
-        self.attempts[self.fence] = node
-        self._attempts[self.fence] = node.attempt
-        self._starts.append((node, self.fence))
+        self.attempts[attempt.fence] = node
+        self._attempts[attempt.fence] = attempt
+        return attempt
+
+    def attempt_of(self, fence: int, executor: str) -> tuple[Node, Attempt] | None:
+        """The live attempt that a message of this executor is about; None where the message is late or a stranger's."""
+        node = self.attempts.get(fence)
+        if node is None or node.attempt is None or node.attempt.executor != executor:
+            return None
+        return node, node.attempt
 
     def end_attempt(self, node: Node, state: AttemptState, now: datetime, reason: str | None) -> None:
         """The live attempt of this instance is over."""
@@ -241,6 +257,10 @@ class WorkingSet:
         self._dropped[key] = None
         for known in [known for known in self._xcoms if known[:3] == key]:
             del self._xcoms[known]
+
+    def forget_state(self, key: InstanceKey) -> None:
+        """The instance begins anew: what its tries kept for one another goes."""
+        self._forgotten[key] = None
 
     def skip_ticks(self, skip: Skip) -> None:
         self._skips.append(skip)
@@ -279,7 +299,7 @@ class WorkingSet:
 
     def find(self, key: InstanceKey) -> Node | None:
         live = self.runs.get(key[0])
-        return None if live is None else live.node(key[1])
+        return None if live is None else live.node(*key[1:])
 
     def _timer_is_true(self, at: datetime, kind: Timer, key: Any) -> bool:
         if kind is Timer.TICK:
@@ -313,12 +333,14 @@ class WorkingSet:
             skips=self._skips,
             cursors=list(self._cursors.values()),
             xcoms_dropped=list(self._dropped),
+            states_dropped=list(self._forgotten),
         )
         commands = self._commands
-        for node, fence in self._starts:
+        for node, attempt in self._starts:
             run = runs.get(node.live.run.number) or node.live.run.snapshot()
             runs[run.number] = run
-            commands.append(StartAttempt(fence, run, instances[node.instance.key], run.version_id))
+            instance = instances[node.instance.key]
+            commands.append(StartAttempt(attempt.fence, run, instance, run.version_id, attempt.executor))
         commands.extend(self._replies)
         commands.extend(Reply(request, run_to_json(live.run)) for request, live in self._run_replies)
         self._begin()

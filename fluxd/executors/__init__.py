@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 
 class Executor(Protocol):
-    """Takes start messages; posts AttemptStarted, AttemptEnded and AttemptLost.
+    """Takes start messages; posts AttemptStarted, AttemptEnded and AttemptLost, which carry the engine's name for it.
 
     Everything may be said twice: an executor ignores what it knows already, and repeats what nobody acknowledged.
     """

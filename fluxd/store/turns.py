@@ -75,6 +75,8 @@ def _statements(saves: Saves) -> list[Part]:
     statements: list[Part] = []
     if saves.xcoms_dropped:
         statements.append((QUERIES["drop_xcoms"], _columns(3, saves.xcoms_dropped)))
+    if saves.states_dropped:
+        statements.append((QUERIES["drop_states"], _columns(3, saves.states_dropped)))
     if parts:
         statements.append(
             (_joined(tuple(name for name, _ in parts)), [value for _, values in parts for value in values])
@@ -164,6 +166,9 @@ def _attempt_row(one: Attempt) -> tuple[Any, ...]:
         text(one.reason),
         one.usage,
         one.rendered,
+        one.leg,
+        one.executor,
+        one.progress,
     )
 
 
@@ -229,7 +234,7 @@ async def revive(conn: asyncpg.Connection, dag_id: str, run_id: str) -> Revived 
 
 
 def _past(row: Any) -> PastRun:
-    states = {task_id: State(state) for task_id, state in (row["states"] or {}).items()}
+    states = {(task_id, map_index): State(state) for task_id, map_index, state in row["states"] or ()}
     return PastRun(row["dag_id"], row["due_at"], row["logical_date"], states)
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from fluxd.core.commands import Saves, Skip
 from fluxd.core.model import Attempt, Instance, InstanceKey, Run
 from fluxd.core.snapshot import DagRow, PastRun, Revived, Snapshot
-from fluxd.core.spec import DagSpec
+from fluxd.core.spec import WAITING_ROOM, DagSpec
 from fluxd.core.states import (
     ATTEMPT_LIVE,
     FINISHED,
@@ -72,7 +72,7 @@ class Database:
         self.live_attempts: dict[InstanceKey, int] = {}
         self.xcoms: dict[tuple[int, str, int, str], object] = {}
         self.skips: dict[tuple[str, datetime], Skip] = {}
-        self.tries: dict[tuple[InstanceKey, int], int] = {}
+        self.tries: dict[tuple[InstanceKey, int, int], int] = {}
         self.run_ids: dict[tuple[str, str], int] = {}
         self.ticks: dict[tuple[str, datetime], int] = {}
         self.live_runs: dict[int, Run] = {}
@@ -161,12 +161,13 @@ class Database:
     def _apply_attempt(self, row: Attempt) -> None:
         old = self.attempts.get(row.fence)
         require((row.ended_at is None) == (row.state in ATTEMPT_LIVE), "ended_at of", row)
-        key = ((row.run_number, row.task_id, row.map_index), row.try_number)
+        key = ((row.run_number, row.task_id, row.map_index), row.try_number, row.leg)
         require(self.tries.setdefault(key, row.fence) == row.fence, "a try number twice:", row)
         if old is None:
             require(row.fence > self.fence, "the fence does not rise:", row)
             self.fence = row.fence
-            require(row.state is AttemptState.QUEUED, "born old:", row)
+            # A turn may end a leg and begin the wait that follows it, and even end that.
+            require(row.state is AttemptState.QUEUED or row.executor == WAITING_ROOM, "born old:", row)
         elif old.state not in ATTEMPT_LIVE:
             require(old == row, "an ended attempt changed:", old, "->", row)
         self.attempts[row.fence] = row
@@ -207,7 +208,7 @@ class Database:
 
     def _past_run(self, dag_id: str, due: datetime) -> PastRun:
         run = self.runs[self.ticks[(dag_id, due)]]
-        states = {row.task_id: row.state for row in self.by_run[run.number].values()}
+        states = {row.key[1:]: row.state for row in self.by_run[run.number].values()}
         return PastRun(dag_id, due, run.logical_date, states)
 
     def snapshot(self) -> Snapshot:

@@ -23,7 +23,7 @@ from fluxd.core.events import (
     WaitEnded,
 )
 from fluxd.core.scheduler import Scheduler
-from fluxd.core.spec import DagSpec
+from fluxd.core.spec import LOCAL, WAITING_ROOM, DagSpec
 from fluxd.core.states import AttemptState, RunState, State
 from tests.sim import oracle
 from tests.sim.authors import random_dag
@@ -294,10 +294,10 @@ class World(Timeline):
         self._sent_until = self.now
         known = self.runner.known()
         self._inbox.extend(self.runner.hello())
-        self._inbox.extend(self.scheduler.vanished(known, self._clock()))
+        self._inbox.extend(self.scheduler.vanished(LOCAL, known, self._clock()))
         self._turn()
         if self.scheduler is not None and self._connected:
-            for command in self.scheduler.unsettled(known):
+            for command in [*self.scheduler.unsettled(LOCAL, known), *self.scheduler.unsettled(WAITING_ROOM, set())]:
                 self._carry_out(command)
 
     def _send(self, order: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from fluxd.core.events import AttemptEnded, ClearTasks, DagLoaded, TriggerRun
 from fluxd.core.model import Instance, InstanceKey, Run
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived, Snapshot
+from fluxd.core.spec import LOCAL
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable
 from tests.unit.core.dialogue import NOON, SUCCESS, dag, task
@@ -39,7 +40,7 @@ class World:
             start_messages=self.start_messages,
             on_saved=lambda saves: self.journal.append(("told", saves)),
         )
-        self.engine.executor = self
+        self.engine.executors = {LOCAL: self}
         self.engine.waiting = self
 
     async def save(self, saves: Saves) -> None:
@@ -178,7 +179,7 @@ async def test_a_database_that_is_away_is_told_to_who_asked_and_harms_nobody(wor
 async def test_a_start_that_got_lost_is_repeated_and_one_that_arrived_is_not(world: World) -> None:
     await world.trigger()
     await world.trigger()
-    await world.engine.reconcile({1})
+    await world.engine.reconcile(LOCAL, {1})
     await world.until(3)
     assert world.starts() == [1, 2, 2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from fluxd import config
 from fluxd.core.commands import Saves, StartAttempt, XCom
-from fluxd.core.model import Instance, Run
+from fluxd.core.model import Instance, InstanceKey, Run
 from fluxd.core.spec import DagSpec
 from fluxd.core.states import RunState
 from fluxd.launch import Launcher, Version, XComs
@@ -27,15 +27,15 @@ class Stored:
     def __init__(self, spec: DagSpec = SPEC) -> None:
         self.spec = spec
         self.versions: list[int] = []
-        self.asked: list[list[tuple[int, str]]] = []
+        self.asked: list[list[InstanceKey]] = []
 
     async def version(self, version_id: int) -> Version:
         self.versions.append(version_id)
         return Version(self.spec, "sales.py", "b" * 16)
 
-    async def xcoms(self, tasks: list[tuple[int, str]]) -> XComs:
-        self.asked.append(tasks)
-        return {(number, task_id): {"return_value": task_id.upper()} for number, task_id in tasks}
+    async def xcoms(self, instances: list[InstanceKey]) -> XComs:
+        self.asked.append(instances)
+        return {key: {"return_value": key[1].upper()} for key in instances}
 
 
 def launcher(home: Path, stored: Stored) -> Launcher:
@@ -87,7 +87,7 @@ async def test_only_upstreams_that_handed_something_on_are_asked_for(tmp_path: P
     assert stored.asked == []
     made.note(Saves(xcoms=[XCom(7, "a", -1, "return_value", 1), XCom(7, "c", -1, "k", 1), XCom(8, "b", -1, "k", 1)]))
     assert (await message(made, start()))["context"]["upstream_xcoms"] == {"a": {"return_value": "A"}}
-    assert stored.asked == [[(7, "a")]]
+    assert stored.asked == [[(7, "a", -1)]]
     assert stored.versions == [3]
 
 
@@ -95,8 +95,8 @@ async def test_only_upstreams_that_handed_something_on_are_asked_for(tmp_path: P
 async def test_what_was_dropped_or_has_ended_is_not_asked_for(tmp_path: Path) -> None:
     stored = Stored()
     made = launcher(tmp_path, stored)
-    made.recall([(7, "a"), (7, "b")])
-    made.note(Saves(xcoms_dropped=[(7, "a", -1), (7, "b", 3)]))  # of b another index may have kept its own
+    made.recall([(7, "a", -1), (7, "b", -1), (7, "b", 3)])
+    made.note(Saves(xcoms_dropped=[(7, "a", -1), (7, "b", 3)]))  # another instance of b keeps its own
     assert (await message(made, start()))["context"]["upstream_xcoms"] == {"b": {"return_value": "B"}}
     ended = RUN.snapshot()
     ended.state, ended.ended_at = RunState.SUCCESS, datetime.now(UTC)

@@ -18,7 +18,7 @@ from fluxd import config, home
 from fluxd.core.commands import BeginWait, Saves, StartAttempt
 from fluxd.core.events import AttemptEnded, AttemptStarted, DagLoaded
 from fluxd.core.scheduler import Scheduler
-from fluxd.core.spec import dag_from_json
+from fluxd.core.spec import LOCAL, dag_from_json
 from fluxd.engine import Engine
 from fluxd.persistence import Persistence
 from fluxd.store import accounts
@@ -66,7 +66,7 @@ class World:
             start_messages=self._messages,
             on_saved=self._saved,
         )
-        self.engine.executor = self.executor
+        self.engine.executors = {LOCAL: self.executor}
         self.engine.waiting = self.executor
         self.state = WebState(
             db=persistence.db,

@@ -96,14 +96,17 @@ ORDER BY i.task_id, i.map_index
 SELECT r.number, r.dag_id, r.run_id, r.state AS run_state, i.*, node.spec,
     a.fence AS try_fence, a.try_number AS try_of, a.state AS try_state, a.queued_at AS try_queued_at,
     a.started_at AS try_started_at, a.ended_at AS try_ended_at, a.pid, a.exit_code, a.signal, a.reason AS try_reason,
-    a.usage, a.rendered
+    a.usage, a.rendered, a.legs, a.executor, a.progress
 FROM run r
 JOIN dag_version v ON v.id = r.version_id
 JOIN task_instance i ON i.run_number = r.number AND i.task_id = $3::text AND i.map_index = $4::integer
 LEFT JOIN LATERAL (
     SELECT t.value AS spec FROM jsonb_array_elements(v.spec->'tasks') AS t WHERE t.value->>'task_id' = $3::text
 ) node ON true
-LEFT JOIN attempt a ON a.run_number = r.number AND a.task_id = i.task_id AND a.map_index = i.map_index
+LEFT JOIN LATERAL (
+    SELECT * FROM whole_try t WHERE (t.run_number, t.task_id, t.map_index) = (i.run_number, i.task_id, i.map_index)
+    OFFSET 0 -- else the planner makes the tries of all runs first
+) a ON true
 WHERE r.dag_id = $1::text AND r.run_id = $2::text
 ORDER BY a.try_number
 
@@ -111,8 +114,11 @@ ORDER BY a.try_number
 SELECT r.dag_id, r.run_id, i.task_id, i.map_index, i.try_number AS last_try, a.try_number, a.state, a.ended_at
 FROM run r
 JOIN task_instance i ON i.run_number = r.number AND i.task_id = $3::text AND i.map_index = $4::integer
-LEFT JOIN attempt a ON a.run_number = r.number AND a.task_id = i.task_id AND a.map_index = i.map_index
-    AND a.try_number = $5::integer
+LEFT JOIN LATERAL (
+    SELECT * FROM whole_try t WHERE (t.run_number, t.task_id, t.map_index) = (i.run_number, i.task_id, i.map_index)
+        AND t.try_number = $5::integer
+    OFFSET 0
+) a ON true
 WHERE r.dag_id = $1::text AND r.run_id = $2::text
 
 -- name: api_xcoms

@@ -1,7 +1,7 @@
 -- What the daemon looks up beside turns and dags.
 
 -- name: tasks_with_xcoms
-SELECT DISTINCT xcom.run_number, xcom.task_id
+SELECT DISTINCT xcom.run_number, xcom.task_id, xcom.map_index
 FROM xcom JOIN run ON run.number = xcom.run_number
 WHERE run.state IN ('queued', 'running')
 
@@ -17,6 +17,6 @@ FROM dag_version AS version JOIN bundle ON bundle.hash = version.bundle
 WHERE version.id = $1
 
 -- name: xcoms_of_tasks
-SELECT xcom.run_number, xcom.task_id, xcom.key, xcom.value
-FROM unnest($1::bigint[], $2::text[]) AS wanted (run_number, task_id)
-JOIN xcom ON xcom.run_number = wanted.run_number AND xcom.task_id = wanted.task_id AND xcom.map_index = -1
+SELECT xcom.*
+FROM unnest($1::bigint[], $2::text[], $3::integer[]) AS wanted (run_number, task_id, map_index)
+JOIN xcom ON (xcom.run_number, xcom.task_id, xcom.map_index) = (wanted.run_number, wanted.task_id, wanted.map_index)

@@ -150,8 +150,9 @@ JOIN task_instance ti ON ti.run_number = run.number
 WHERE run.dag_id = $1::text AND run.run_id = $2::text AND ti.task_id = $3::text AND ti.map_index = $4::int
 
 -- name: page_tries
-SELECT fence, try_number, state, queued_at, started_at, ended_at, pid, exit_code, signal, reason, usage, rendered
-FROM attempt
+SELECT fence, try_number, state, queued_at, started_at, ended_at, pid, exit_code, signal, reason, usage, rendered, legs,
+       executor, progress
+FROM whole_try
 WHERE run_number = $1::bigint AND task_id = $2::text AND map_index = $3::int
 ORDER BY try_number
 

@@ -26,7 +26,7 @@ INSERT INTO attempt SELECT * FROM unnest($1::attempt[])
 ON CONFLICT (fence) DO UPDATE
 SET state = excluded.state, started_at = excluded.started_at, ended_at = excluded.ended_at, pid = excluded.pid,
     exit_code = excluded.exit_code, signal = excluded.signal, reason = excluded.reason, usage = excluded.usage,
-    rendered = excluded.rendered
+    rendered = excluded.rendered, progress = excluded.progress
 -- An attempt ends once.
 WHERE attempt.ended_at IS NULL
 
@@ -46,6 +46,10 @@ WHERE dag.dag_id = new.dag_id
 -- name: drop_xcoms
 DELETE FROM xcom USING unnest($1::bigint[], $2::text[], $3::integer[]) AS gone (run_number, task_id, map_index)
 WHERE (xcom.run_number, xcom.task_id, xcom.map_index) = (gone.run_number, gone.task_id, gone.map_index)
+
+-- name: drop_states
+DELETE FROM task_state USING unnest($1::bigint[], $2::text[], $3::integer[]) AS gone (run_number, task_id, map_index)
+WHERE (task_state.run_number, task_state.task_id, task_state.map_index) = (gone.run_number, gone.task_id, gone.map_index)
 
 -- name: forget_dags
 -- All history goes with the row of the dag; the numbers that were given stay given.
@@ -67,7 +71,8 @@ ORDER BY dag.dag_id
 -- name: load_past
 -- Of each dag the newest finished scheduled run, and the one right before each live one.
 SELECT run.dag_id, run.due_at, run.logical_date,
-       (SELECT jsonb_object_agg(task_id, state) FROM task_instance WHERE run_number = run.number) AS states
+       (SELECT jsonb_agg(jsonb_build_array(task_id, map_index, state)) FROM task_instance WHERE run_number = run.number)
+           AS states
 FROM run
 WHERE run.number IN (
     SELECT newest.number
@@ -90,7 +95,8 @@ ORDER BY run.number
 -- name: load_run_before
 -- The scheduled run of the same dag that was due before this one.
 SELECT run.dag_id, run.due_at, run.logical_date,
-       (SELECT jsonb_object_agg(task_id, state) FROM task_instance WHERE run_number = run.number) AS states
+       (SELECT jsonb_agg(jsonb_build_array(task_id, map_index, state)) FROM task_instance WHERE run_number = run.number)
+           AS states
 FROM run
 WHERE run.dag_id = $1 AND run.due_at < $2
 ORDER BY run.due_at DESC LIMIT 1

@@ -167,6 +167,8 @@ def test_ids_that_cannot_be_names_of_folders_are_refused(dag_id: object) -> None
         ({"trigger_rule": "all_sucess"}, "FLX-1003: trigger_rule of task 't' cannot be 'all_sucess'"),
         ({"pool": 5}, "FLX-1003: pool of task 't' must be text, not 5."),
         ({"pool_slots": 0}, "FLX-1003"),
+        ({"executor": "celery"}, "FLX-3520"),
+        ({"executor": 7}, "FLX-3520"),
         ({"depends_on_past": 1}, "FLX-1003"),
         ({"email": 5}, "FLX-1003: email of task 't'"),
     ],

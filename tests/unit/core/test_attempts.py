@@ -248,9 +248,9 @@ def test_a_waiting_task_holds_no_process_and_no_slot() -> None:
     flux.trigger()
     flux.ended(1, WAIT)
     assert (flux.state("a"), flux.starts()) == ("waiting", ["b"])
-    assert [(wait.fence, wait.instance.wait_until) for wait in flux.waits()] == [(1, NOON + timedelta(seconds=100))]
+    assert [(wait.fence, wait.instance.wait_until) for wait in flux.waits()] == [(2, NOON + timedelta(seconds=100))]
     assert not flux.ended(1, WAIT).saves  # said twice
-    flux.say(WaitEnded(1, "success", NOON, (("return_value", "/in/x"),)))
+    flux.say(WaitEnded(2, "success", NOON, (("return_value", "/in/x"),)))
     assert flux.turn.saves.xcoms == [XCom(1, "a", -1, "return_value", "/in/x")]
     assert flux.state("a") == "success"
 
@@ -271,10 +271,10 @@ def test_the_deadline_of_a_wait_counts_from_the_first_try() -> None:
     flux = Dialogue(dag(task("a", kind="sensor", retries=1, retry_delay=50.0)))
     flux.trigger()
     flux.ended(1, WAIT)
-    flux.say(WaitEnded(1, "failed", NOON, error="PermissionError"))
+    flux.say(WaitEnded(2, "failed", NOON, error="PermissionError"))
     assert flux.state("a") == "up_for_retry"
     flux.wait(50)
-    flux.ended(2, WAIT)
+    flux.ended(3, WAIT)
     assert flux.waits()[0].instance.wait_until == NOON + timedelta(seconds=100)
 
 

@@ -33,12 +33,11 @@ def test_only_what_the_runner_does_not_know_is_started_again() -> None:
     flux.started(2)
     flux.ended(3, {"state": "waiting", "wait": {"sensor": "S"}})
     again = flux.restarted()
-    commands = again.scheduler.unsettled({2})
-    assert [(type(command), getattr(command, "fence", 0)) for command in commands] == [
-        (StartAttempt, 1),
-        (BeginWait, 3),
-    ]
-    assert [type(command) for command in again.scheduler.unsettled({1, 2})] == [BeginWait]
+    commands = again.scheduler.unsettled("local", {2})
+    assert [(type(command), getattr(command, "fence", 0)) for command in commands] == [(StartAttempt, 1)]
+    assert again.scheduler.unsettled("local", {1, 2}) == []
+    (wait,) = again.scheduler.unsettled("daemon", set())
+    assert isinstance(wait, BeginWait) and wait.fence == 4
 
 
 def test_what_was_told_to_stop_is_told_again() -> None:
@@ -47,15 +46,15 @@ def test_what_was_told_to_stop_is_told_again() -> None:
     flux.started(1)
     flux.say(CancelRun(1, 1))
     again = flux.restarted()
-    assert again.scheduler.unsettled({1}) == [KillAttempt(1, "cancel")]
-    assert again.scheduler.vanished({1}, NOON) == []
+    assert again.scheduler.unsettled("local", {1}) == [KillAttempt(1, "cancel")]
+    assert again.scheduler.vanished("local", {1}, NOON) == []
 
 
 def test_what_ran_and_is_not_known_any_more_is_lost() -> None:
     flux = Dialogue(dag(task("a", retries=1, retry_delay=0.0), task("b")))
     flux.trigger()
     flux.started(1)
-    (lost,) = flux.scheduler.vanished(set(), NOON)
+    (lost,) = flux.scheduler.vanished("local", set(), NOON)
     assert lost.fence == 1
     flux.say(lost)
     assert (flux.starts(), flux.attempts[1].state) == (["a"], "lost")
@@ -65,7 +64,7 @@ def test_a_cancelled_start_that_never_arrived_ends_the_run() -> None:
     flux = Dialogue(dag(task("a")))
     flux.trigger()
     flux.say(CancelRun(1, 1))
-    flux.say(*flux.scheduler.vanished(set(), NOON))
+    flux.say(*flux.scheduler.vanished("local", set(), NOON))
     assert flux.runs[1].state == "cancelled"
 
 
@@ -102,11 +101,11 @@ def test_numbers_and_fences_go_on_rising() -> None:
 
 def test_the_past_is_remembered_for_those_that_depend_on_it() -> None:
     spec = dag(task("a", depends_on_past=True), schedule=HOURLY)
-    past = PastRun("d", NOON, NOON - timedelta(hours=1), {"a": State.FAILED})
+    past = PastRun("d", NOON, NOON - timedelta(hours=1), {("a", -1): State.FAILED})
     flux = Dialogue(dags=[DagRow(spec, 1, False, NOON + timedelta(hours=1))], past=[past])
     flux.wait(3600)
     assert flux.state("a") == "none"
-    past.states["a"] = State.SUCCESS
+    past.states["a", -1] = State.SUCCESS
     flux = Dialogue(dags=[DagRow(spec, 1, False, NOON + timedelta(hours=1))], past=[past])
     flux.wait(3600)
     assert flux.state("a") == "queued"

@@ -142,7 +142,7 @@ def test_cancel_ends_processes_first() -> None:
     flux.say(CancelRun(1, 1, by="ann"))
     assert flux.states() == {"a": "queued", "b": "cancelled", "w": "cancelled", "r": "cancelled"}
     assert flux.kills() == [(1, "cancel")]
-    assert EndWait(2) in flux.turn.commands
+    assert EndWait(4) in flux.turn.commands
     assert (flux.runs[1].state, flux.runs[1].cancelling) == ("running", True)
     flux.ended(1, None, signal=15)
     assert (flux.state("a"), flux.runs[1].state, flux.runs[1].reason) == ("cancelled", "cancelled", "cancelled by ann")
@@ -267,8 +267,8 @@ def test_clear_of_a_waiting_task_begins_it_anew() -> None:
     flux.ended(1, {"state": "waiting", "wait": {"sensor": "S", "timeout": 50}})
     flux.wait(10)
     flux.say(ClearTasks(1, 1))
-    assert EndWait(1) in flux.turn.commands
-    assert (flux.starts(), flux.fence("a")) == (["a"], 2)
+    assert EndWait(2) in flux.turn.commands
+    assert (flux.starts(), flux.fence("a")) == (["a"], 3)
     assert not flux.say(WaitEnded(1, "success", NOON)).saves
     assert flux.instances[key("a")].wait_until is None
 

@@ -61,6 +61,8 @@ def test_what_no_dag_can_have_is_named(change: dict[str, Any], words: str) -> No
     [
         (1, {"retries": "three"}, "Task 'b' of dag 'd' has retries 'three', which is not a whole number"),
         (1, {"pool_slots": 0}, "pool_slots 0"),
+        (1, {"executor": "celery"}, "FLX-3520"),
+        (1, {"executor": "daemon"}, "FLX-3520"),
         (1, {"upstream": ["nope"]}, "waits for 'nope', which is no task before it"),
         (0, {"upstream": ["b"]}, "waits for 'b', which is no task before it"),
         (0, {"upstream": ["a"]}, "waits for 'a', which is no task before it"),

@@ -197,7 +197,7 @@ async def test_what_later_runs_look_back_at_is_loaded(db: Database) -> None:
     await turns.save(db.writer, Saves(runs=runs, instances=rows))
     found = await turns.load(db.writer)
     assert found.dags[0].seen_before
-    past = PastRun("sales", T0 + timedelta(days=2), T0 + timedelta(days=1), {"load": State.SKIPPED})
+    past = PastRun("sales", T0 + timedelta(days=2), T0 + timedelta(days=1), {("load", -1): State.SKIPPED})
     assert found.past == [past]
     revived = await turns.revive(db.writer, "sales", "scheduled__2")
     assert revived is not None
