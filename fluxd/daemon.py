@@ -156,7 +156,7 @@ class Daemon:
         # It outlives all that saves to it: it is kept up until the rest has stopped.
         keeping = asyncio.create_task(keep_running("embedded Postgres", partial(keep_up, self.embedded)))
         stack.push_async_callback(cancelled, keeping)
-        return url, {"embedded": url}
+        return url, {"embedded": self.embedded.tasks_url()}
 
     async def _stop_embedded(self) -> None:
         """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running.

@@ -7,6 +7,7 @@ In the home:  pg/            or a symlink to a folder that the server's user can
                 data/        the data directory (0700, owned by the server's user)
                 settings/    what Postgres reads, written anew at every start; and local.conf, which is yours
                 socket/      the Unix socket (0700); in /tmp where the path would be too long for one
+                passwords.json  of the server's two roles (0600, see server_roles.py)
                 server.log
 """
 
@@ -20,17 +21,15 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import asyncpg
 
 from fluxd.errors import Refused, Unavailable
-from fluxd.store import binaries, postmaster
+from fluxd.store import binaries, postmaster, server_roles
 from fluxd.store.binaries import Binaries
+from fluxd.store.server_roles import DATABASE, SUPERUSER, TASKS, Passwords
 from fluxd.store.server_user import give, may, name_of, owner_of, run
 
-DATABASE = "fluxd"
-SUPERUSER = "fluxd"
 # sockaddr_un holds 107 bytes, of which the name of the socket file takes 15.
 SOCKET_DIR_MAX = 107 - len("/.s.PGSQL.5432")
 LOG_KEPT = 1 << 20
@@ -91,12 +90,16 @@ class Embedded:
         asyncio.run(_create_database(self.url(), name))
         return self.url(name)
 
-    def url(self, database: str = DATABASE) -> str:
-        """The URL of a database of the running server. Raises Unavailable FLX-5034 when none runs."""
+    def url(self, database: str = DATABASE, role: str = SUPERUSER) -> str:
+        """The URL of a database of the running server. Raises Unavailable FLX-5034 when none runs, FLX-5054."""
         found = postmaster.alive(self.data)
         if found is None:
             raise Unavailable("FLX-5034", f"The embedded Postgres of {self.home} does not run: start fluxd.")
-        return _url(found, database)
+        return server_roles.url(found, database, role, Passwords(self.place).of(role))
+
+    def tasks_url(self) -> str:
+        """What tasks are given: a database and a role of their own."""
+        return self.url(TASKS, TASKS)
 
     @contextlib.contextmanager
     def _alone(self, patience: float) -> Iterator[None]:
@@ -118,8 +121,10 @@ class Embedded:
         owner = owner_of(self.data)
         found = postmaster.alive(self.data)
         if found and found.status != "stopping" and (found.socket_dir / f".s.PGSQL.{found.port}").exists():
-            return _url(self._ready(found.pid, 0, patience), DATABASE)
-        if found:  # it is going, or something cleaned its socket away, and it never makes another
+            found = self._ready(found.pid, 0, patience)
+            if self._secured(owner, found):
+                return self.url()
+        if found:  # it is going, lets nobody in, or something cleaned its socket away, and it never makes another
             postmaster.stop(self.data)
         server = binaries.for_data(binaries.installed(self._programs), self.data)
         server = self._place(owner, server)
@@ -132,7 +137,22 @@ class Embedded:
             pid, log_from = self._spawn(owner, server, guard)
         ready = self._ready(pid, log_from, patience)
         self.started = True
-        return _url(ready, DATABASE)
+        if not self._secured(owner, ready):
+            raise Unavailable(
+                "FLX-5054",
+                f"The embedded Postgres of {self.home} does not let its own user in: see what {self.place}/settings/"
+                "local.conf changes.",
+            )
+        return self.url()
+
+    def _secured(self, owner: int, found: postmaster.Postmaster) -> bool:
+        """Whether the roles have the passwords that we know; given to them where there are none yet."""
+        if Passwords(self.place).exist():
+            return True
+        passwords = server_roles.secure(found, self.place / "settings" / "pg_hba.conf")
+        if passwords is not None:
+            Passwords(self.place).keep(passwords, owner)
+        return passwords is not None
 
     @contextlib.contextmanager
     def _none_lives(self) -> Iterator[int]:
@@ -271,8 +291,7 @@ class Embedded:
                 ident=_quoted(str(folder / "pg_ident.conf")),
                 since_18=since_18 if server.major >= 18 else "",
             ),
-            # Who you are is what the kernel says; whoever the map below names is the superuser.
-            "pg_hba.conf": "local all all peer map=flux\n",
+            "pg_hba.conf": server_roles.RULES if Passwords(self.place).exist() else server_roles.FIRST_RULES,
             "pg_ident.conf": "".join(f"flux {user} {SUPERUSER}\n" for user in sorted({"root", name_of(owner)})),
         }
         with contextlib.suppress(FileExistsError):
@@ -324,11 +343,6 @@ class Embedded:
         fatal = [line.partition("FATAL:")[2].strip() for line in lines if "FATAL:" in line]
         cause = (fatal or lines[-1:] or ["it wrote no reason"])[-1]
         return f"The embedded Postgres did not start: {cause.rstrip('.')}; the whole story is in {log}."
-
-
-def _url(found: postmaster.Postmaster, database: str) -> str:
-    where = quote(str(found.socket_dir), safe="/")
-    return f"postgresql:///{quote(database, safe='')}?host={where}&port={found.port}&user={SUPERUSER}"
 
 
 def _locked(file: int, patience: float) -> bool:
