@@ -36,6 +36,7 @@ from fluxd.executors.local import LocalExecutor
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
 from fluxd.persistence import Persistence, unused
+from fluxd.progress import ProgressBoard
 from fluxd.runner.client import ImportLimits, RunnerOptions
 from fluxd.sensing import Sensing
 from fluxd.store import accounts
@@ -81,6 +82,7 @@ class Daemon:
                 await self._open_doors(stack)
                 group.start_soon(keep_running, "dag files", self.dag_files.watch)
                 group.start_soon(keep_running, "heartbeats", self._beats)
+                group.start_soon(keep_running, "progress", self.progress.run)
                 await self._first_load()
                 await self._say_ready()
                 gc.freeze()  # what lives from here on was made at start; the collector need not look at it again
@@ -128,6 +130,7 @@ class Daemon:
             start_messages=self.launcher.messages,
             on_saved=self._saved,
         )
+        self.progress = ProgressBoard(self.persistence.progress, self._progressed)
         self.engine.executors = {LOCAL: self.executor}
         self.engine.waiting = self.sensing
         known = await runner
@@ -187,7 +190,12 @@ class Daemon:
             settings=self.settings,
             started_at=self.started_at,
             status=self.status,
-            commands={"explain": self.engine.scheduler.explain, "tell": self._post},
+            commands={
+                "explain": self.engine.scheduler.explain,
+                "tell": self._post,
+                "instance_of": lambda fence: self.engine.scheduler.instance_of(fence),
+                "progress": self.progress.tell,
+            },
         )
         tcp = home.tcp_socket(self.settings)
         unix = home.unix_socket(self.settings.socket)
@@ -254,6 +262,10 @@ class Daemon:
     def _saved(self, saves: Saves) -> None:
         self.launcher.note(saves)
         self.live.publish("changed", self.persistence.feed.changes(saves))
+
+    def _progressed(self, fences: list[int]) -> None:
+        instances = [one for fence in fences if (one := self.engine.scheduler.instance_of(fence)) is not None]
+        self.live.publish("changed", self.persistence.feed.changes(Saves(instances=instances)))
 
     def _files_changed(self, file: str) -> None:
         self.live.publish("changed", {"runs": [], "tasks": [], "dags": [], "files": [file]})

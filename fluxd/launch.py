@@ -150,5 +150,6 @@ def _context(
         "upstream_xcoms": upstream,
         "home": str(settings.home),
         "socket": str(settings.socket),
+        "fence": start.fence,
         "xcom_max_kb": settings.xcom_max_kb,
     }

@@ -26,7 +26,8 @@ from fluxd.dagfiles import StoredFile
 from fluxd.errors import FluxError, Unavailable
 from fluxd.launch import Version, XComs
 from fluxd.observations import Seen, observe
-from fluxd.store import dags, jobs, lock, schema, turns
+from fluxd.progress import Told
+from fluxd.store import dags, jobs, lock, schema, turns, worker
 from fluxd.store.database import GONE, Database, answering, connect, in_words
 from fluxd.store.queries import QUERIES
 
@@ -146,6 +147,10 @@ class Persistence:
     async def source(self, bundle: str) -> tuple[str, dict[str, str]] | None:
         """The source of a dag version: (file, {relative path: text}), or None when it is not stored."""
         return await self._patiently(lambda conn: dags.bundle(conn, bundle))
+
+    async def progress(self, told: list[Told]) -> None:
+        """Keep what running attempts told of how far they are."""
+        await self._patiently(lambda conn: worker.keep_progress(conn, told))
 
     # ------------------------------------------------------------------------------------------ the dag files'
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluxd.authoring import daemon, macros
+from fluxd.authoring import macros
+from fluxd.authoring.daemon import Door
 from fluxd.authoring.lookups import Connections, Variables
 from fluxd.authoring.params import merge
+from fluxd.authoring.progress import Kept, Progress
 from fluxd.authoring.taskinstance import DagRun, TaskInstance, Times, XComStore
 from fluxd.core.spec import DagSpec
 from fluxd.core.timetable import make_timetable
@@ -29,7 +31,7 @@ class Moment:
     dag: "DAG"
     task_id: str
     run: DagRun
-    socket: str | None
+    door: Door | None
 
 
 Lazy = Callable[[Moment], Any]
@@ -88,7 +90,7 @@ def make_context(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> Context:
         "inlets": [],
         "outlets": [],
     }
-    return Context(values, Moment(dag, task_id, run, given.get("socket")))
+    return Context(values, Moment(dag, task_id, run, ti.xcoms.door))
 
 
 def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskInstance:
@@ -100,7 +102,8 @@ def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskIn
         Times(given, dag.timezone),
     )
     at_hand = {name: dict(values) for name, values in (given.get("upstream_xcoms") or {}).items()}
-    xcoms = XComStore(dag.dag_id, run.run_id, given.get("socket"), at_hand)
+    door = Door(given["socket"], given["fence"]) if given.get("socket") else None
+    xcoms = XComStore(door, at_hand)
     xcoms.size_max_kb = given.get("xcom_max_kb", xcoms.size_max_kb)
     return TaskInstance(
         dag.tasks[task_id],
@@ -109,6 +112,8 @@ def _task_instance(dag: "DAG", task_id: str, given: Mapping[str, Any]) -> TaskIn
         given.get("try_number", 1),
         given.get("max_tries", 1),
         xcoms,
+        Progress(door),
+        Kept(door),
     )
 
 
@@ -149,26 +154,11 @@ def _of_last_success(name: str) -> Lazy:
     """A time of the last successful run before this one; None where there is none, or no daemon can be asked."""
 
     def find(moment: Moment) -> dt.datetime | None:
-        before = None if moment.socket is None else _previous_success(moment.run, moment.socket)
+        before = None if moment.door is None else moment.door.get("previous-success")["run"]
         value = before and before[name]
         return dt.datetime.fromisoformat(value).astimezone(moment.dag.timezone) if value else None
 
     return find
-
-
-def _previous_success(run: DagRun, socket: str) -> dict[str, Any] | None:
-    """The latest successful run of the dag with an earlier logical date."""
-    path = f"/dags/{daemon.segment(run.dag_id)}/runs?state=success&limit=100"
-    cursor: str | None = ""
-    best: dict[str, Any] | None = None
-    while cursor is not None:
-        answer = daemon.get(socket, path + (f"&cursor={daemon.segment(cursor)}" if cursor else "")) or {"runs": []}
-        for one in answer["runs"]:
-            earlier = dt.datetime.fromisoformat(one["logical_date"]) < run.logical_date
-            if earlier and (best is None or one["logical_date"] > best["logical_date"]):
-                best = one
-        cursor = None if best else answer.get("next_cursor")
-    return best
 
 
 # Found when somebody asks: most tasks use few of these, and every task would pay for all of them.

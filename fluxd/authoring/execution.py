@@ -109,6 +109,8 @@ class Execution:
         if outcome["state"] in ("success", "skipped"):
             outcome["xcoms"] = [[key, value] for key, value in pushed.items()]
         outcome["rendered"] = self.rendered
+        if self.context is not None and self.context["ti"].told.told:
+            outcome["progress"] = self.context["ti"].told.told
         return outcome
 
     def _perform(self) -> Outcome:

@@ -6,8 +6,9 @@ from datetime import datetime, tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fluxd.authoring import daemon
+from fluxd.authoring.daemon import Door
 from fluxd.authoring.jsonvalue import SIZE_MAX_KB, to_json
+from fluxd.authoring.progress import Kept, Progress
 from fluxd.authoring.references import RETURN_VALUE
 from fluxd.errors import Invalid
 
@@ -74,9 +75,7 @@ class DagRun:
 class XComStore:
     """The values that tasks of the run gave: those of direct upstreams are at hand, others are asked for."""
 
-    dag_id: str
-    run_id: str
-    socket: str | None
+    door: Door | None
     at_hand: dict[str, dict[str, Any]]
     pushed: dict[str, Any] = field(default_factory=dict)
     size_max_kb: int = SIZE_MAX_KB
@@ -85,10 +84,9 @@ class XComStore:
         """The value, or MISSING."""
         if task_id in self.at_hand:
             return self.at_hand[task_id].get(key, MISSING)
-        if self.socket is None:
+        if self.door is None:
             return MISSING
-        path = "/".join(map(daemon.segment, ("dags", self.dag_id, "runs", self.run_id, "tasks", task_id, "xcoms", key)))
-        answer = daemon.get(self.socket, f"/{path}")
+        answer = self.door.get("xcom", task_id=task_id, key=key)
         return MISSING if answer is None else answer["value"]
 
 
@@ -102,6 +100,8 @@ class TaskInstance:
     try_number: int
     max_tries: int
     xcoms: XComStore
+    told: Progress
+    kept: Kept
 
     @property
     def started_at(self) -> datetime | None:
@@ -134,6 +134,28 @@ class TaskInstance:
     @property
     def start_date(self) -> datetime | None:
         return self.started_at
+
+    def progress(self, rows: int | None = None, bytes: int | None = None, note: str | None = None) -> None:
+        """Say how far this try is: rows and bytes so far, and a short note. What is left out stays as it was.
+
+        Cheap: the daemon is told once a second at most, and of the last call at the end. Raises Refused FLX-4240 when
+        this attempt is not live any more.
+        """
+        self.told.tell(rows, bytes, note)
+
+    def get_state(self) -> dict[str, Any]:
+        """What `set_state` kept last in this try or one before it; {} where nothing was, or after a clear.
+
+        Raises Refused FLX-4240 when this attempt is not live any more.
+        """
+        return self.kept.get()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Keep a small dict for the next try, in place of the last one: stored when this returns, whatever comes then.
+
+        At most 64 KB of JSON. Raises Invalid FLX-3004, FLX-3005; Refused FLX-4240 when this attempt is over.
+        """
+        self.kept.set(state)
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep a value under `key` for other tasks of this run; it is stored when this try ends in success or skip.

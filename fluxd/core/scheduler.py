@@ -29,7 +29,7 @@ from fluxd.core.events import (
     WaitEnded,
 )
 from fluxd.core.explain import Explanation, explain
-from fluxd.core.model import InstanceKey
+from fluxd.core.model import Instance
 from fluxd.core.settle import settle
 from fluxd.core.snapshot import Snapshot
 from fluxd.core.timers import Timer
@@ -79,10 +79,10 @@ class Scheduler:
         """Events to post when an executor is back: attempts that ran there and that it does not know any more."""
         return recovery.vanished(self._working, executor, known_fences, now)
 
-    def instance_of(self, fence: int) -> InstanceKey | None:
+    def instance_of(self, fence: int) -> Instance | None:
         """The task instance whose live attempt has this fence; None: there is no such attempt, or it has ended."""
         node = self._working.attempts.get(fence)
-        return None if node is None else node.key
+        return None if node is None else node.instance.snapshot()
 
     def is_live(self, run_number: int) -> bool:
         """Whether this run is in memory. If not, ClearTasks and MarkTasks must carry its rows (`revive`)."""

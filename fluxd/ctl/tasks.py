@@ -71,6 +71,7 @@ def show_task(session: Session, dag_id: str, run_id: str, task_id: str, map_inde
             ("after", ", ".join(task["upstream"])),
             ("next try", show.when_in_full(task["retry_at"])),
             ("waits until", show.when_in_full(task["wait_until"])),
+            ("progress", progress_words(task["progress"])),
         ]
     )
     show.out()
@@ -83,6 +84,13 @@ def show_task(session: Session, dag_id: str, run_id: str, task_id: str, map_inde
     if rendered:
         show.out()
         show.facts([(name, _shown(value)) for name, value in rendered.items()])
+
+
+def progress_words(progress: dict[str, Any] | None) -> str | None:
+    """1,200 rows, 4,096 bytes: loading."""
+    told = progress or {}
+    counts = ", ".join(f"{told[name]:,} {name}" for name in ("rows", "bytes") if name in told)
+    return ": ".join(part for part in (counts, told.get("note")) if part) or None
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,7 @@ from fluxd.store.server_user import give, name_of
 DATABASE = "fluxd"
 SUPERUSER = "fluxd"
 TASKS = "tasks"  # the role, and the database that it finds
-# Passwords are sent in clear: the way is a socket in a folder of the server's user. (Scram would cost each login 15 ms.)
+# Passwords are sent in clear: the way is a socket in a folder of the server's user, and scram costs a login 15 ms.
 RULES = f"""\
 local {DATABASE} {TASKS} reject
 local all {TASKS} password
@@ -103,8 +103,9 @@ async def _secure(found: Postmaster, rules: Path) -> dict[str, str] | None:
     finally:
         await conn.close(timeout=LOGIN_S)
     async with asyncio.timeout(LOGIN_S):
-        while await _lets_in(url(found, DATABASE, SUPERUSER)):  # the server tells nobody when it has read its rules
-            await asyncio.sleep(0.005)  # noqa: ASYNC110 - there is no event to wait for
+        # The server tells nobody when it has read its rules.
+        while await _lets_in(url(found, DATABASE, SUPERUSER)):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
     return passwords
 
 

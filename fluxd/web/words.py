@@ -134,6 +134,13 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}".replace(",", "\u202f")
 
 
+def progress(told: Mapping[str, Any]) -> str:
+    """1 200 rows, 4.0 KiB: loading."""
+    counts = [counted(told["rows"], "row")] if "rows" in told else []
+    counts += [size(told["bytes"])] if "bytes" in told else []
+    return ": ".join(part for part in (", ".join(counts), told.get("note")) if part)
+
+
 def size(count: int) -> str:
     """512 B · 1.2 KiB · 200 MiB."""
     amount = float(count)

@@ -133,7 +133,7 @@ class BareRunner:
         context = names | {
             "run_type": "manual", "logical_date": MOMENT, "data_interval_start": MOMENT, "data_interval_end": MOMENT,
             "queued_at": MOMENT, "conf": {}, "params": {}, "max_tries": 1, "upstream_xcoms": {},
-            "home": str(self.home), "socket": str(self.home / "fluxd.sock"), "xcom_max_kb": 64,
+            "home": str(self.home), "socket": str(self.home / "fluxd.sock"), "fence": fence, "xcom_max_kb": 64,
         }  # fmt: skip
         return names | {
             "type": "start", "fence": fence, "bundle": self._bundle, "file": "bare.py", "dags_dir": str(self.dags),

@@ -149,7 +149,12 @@ class Rig:
                 **{"dag_id": dag_id, "run_id": "r", "run_type": "manual", "task_id": task, "map_index": -1},
                 **{"logical_date": moment, "data_interval_start": moment, "data_interval_end": moment},
                 **{"queued_at": moment, "conf": {}, "params": {}, "try_number": 1, "max_tries": 1},
-                **{"upstream_xcoms": {}, "home": str(self.home), "socket": str(self.home / "fluxd.sock")},
+                **{
+                    "upstream_xcoms": {},
+                    "home": str(self.home),
+                    "socket": str(self.home / "fluxd.sock"),
+                    "fence": fence,
+                },
             },
             "spawn": {"argv": spawn, "env": {}} if spawn else None,
             "kill_grace_s": 10.0,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fluxd.core.commands import BeginWait, Saves, StartAttempt
-from fluxd.core.events import AttemptEnded, ClearTasks, DagLoaded, TriggerRun
+from fluxd.core.events import AttemptEnded, CancelRun, ClearTasks, DagLoaded, TriggerRun
 from fluxd.core.model import Instance, InstanceKey, Run
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived, Snapshot
@@ -182,6 +182,62 @@ async def test_a_start_that_got_lost_is_repeated_and_one_that_arrived_is_not(wor
     await world.engine.reconcile(LOCAL, {1})
     await world.until(3)
     assert world.starts() == [1, 2, 2]
+
+
+class Elsewhere:
+    """Another executor: what came to it."""
+
+    def __init__(self) -> None:
+        self.journal: list[tuple[str, Any]] = []
+
+    async def open(self) -> set[int]:
+        return set()
+
+    def start(self, messages: list[dict[str, Any]]) -> None:
+        self.journal += [("start", message["fence"]) for message in messages]
+
+    def kill(self, fence: int, reason: str) -> None:
+        self.journal.append(("kill", fence))
+
+    def ack(self, fences: list[int]) -> None:
+        self.journal.append(("ack", fences))
+
+    async def stop(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+BOTH = dag(task("here"), task("there", executor="celery"))
+
+
+@pytest.mark.anyio
+async def test_commands_go_to_the_executor_of_their_attempt(world: World) -> None:
+    world.engine.executors["celery"] = elsewhere = Elsewhere()
+    world.engine.post(DagLoaded(BOTH, 2))
+    run = await world.trigger()
+    await world.until(1)
+    assert (world.starts(), elsewhere.journal) == ([1], [("start", 2)])
+    await world.engine.reconcile(LOCAL, set())  # the runner lost everything, and that is no news of the other
+    await world.until(2)
+    assert (world.starts(), elsewhere.journal) == ([1, 1], [("start", 2)])
+    world.engine.post(AttemptEnded(1, 1, NOON, NOON, outcome=SUCCESS))
+    number = next(number for number, row in world.runs.items() if row.run_id == run["run_id"])
+    await world.engine.ask(lambda request: CancelRun(request, number))
+    assert elsewhere.journal == [("start", 2), ("kill", 2)] and ("kill", 1) not in world.journal
+    world.engine.post(AttemptEnded(2, 1, NOON, NOON, outcome=None, executor="celery"))
+    async with asyncio.timeout(LONG_S):
+        await world.engine.until(lambda: not world.engine.scheduler.is_live(number))
+    assert elsewhere.journal[-1] == ("ack", [2]) and ("ack", [1]) in world.journal
+
+
+@pytest.mark.anyio
+async def test_what_is_with_an_executor_that_is_not_there_fails_with_a_sentence(world: World) -> None:
+    world.engine.post(DagLoaded(BOTH, 2))
+    await world.trigger()
+    async with asyncio.timeout(LONG_S):
+        await world.engine.until(lambda: world.instances[1, "there", -1].state == "failed")
+    assert str(world.instances[1, "there", -1].reason).startswith("FLX-3521: There is no executor 'celery' here")
+    assert world.instances[1, "here", -1].state == "queued"
 
 
 @pytest.mark.anyio

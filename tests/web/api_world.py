@@ -21,6 +21,7 @@ from fluxd.core.scheduler import Scheduler
 from fluxd.core.spec import LOCAL, dag_from_json
 from fluxd.engine import Engine
 from fluxd.persistence import Persistence
+from fluxd.progress import ProgressBoard
 from fluxd.store import accounts
 from fluxd.web.app import make_app
 from fluxd.web.live import LiveHub
@@ -66,6 +67,8 @@ class World:
             start_messages=self._messages,
             on_saved=self._saved,
         )
+        self.progress_stored = asyncio.Event()
+        self.progress = ProgressBoard(persistence.progress, lambda fences: self.progress_stored.set())
         self.engine.executors = {LOCAL: self.executor}
         self.engine.waiting = self.executor
         self.state = WebState(
@@ -75,7 +78,12 @@ class World:
             settings=settings,
             started_at=datetime.now(UTC),
             status=lambda: {"version": "0", "address": "http://127.0.0.1:1"},
-            commands={"tell": self.engine.post, "explain": self.engine.scheduler.explain},
+            commands={
+                "tell": self.engine.post,
+                "explain": self.engine.scheduler.explain,
+                "instance_of": self.engine.scheduler.instance_of,
+                "progress": self.progress.tell,
+            },
         )
         self.http: aiohttp.ClientSession
 
@@ -146,6 +154,7 @@ async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
         snapshot, _ = await persistence.load()
         await world.engine.perform(world.engine.scheduler.recover(snapshot, datetime.now(UTC)))
         engine = asyncio.ensure_future(world.engine.run())
+        progress = asyncio.ensure_future(world.progress.run())
         await accounts.ensure_admin(persistence.db.read)
         runner = web.AppRunner(make_app(world.state), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -158,6 +167,7 @@ async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
             yield world
         finally:
             world.live.close()
-            engine.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await engine
+            for work in (engine, progress):
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work

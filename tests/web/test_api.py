@@ -88,10 +88,23 @@ async def test_every_route_answers_what_openapi_promises(world: World) -> None:
     await world.persistence.broken(
         "bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"}
     )
-    names = {"dag_id": "sales", "run_id": "told", "task_id": "load", "try_number": "1", "key": "return_value"}
+    await run_of(world, "working")
+    message = await world.started()
+    world.ended(message, xcoms=[["return_value", 3]])
+    working = await world.started()
+    names = {
+        "fence": str(working["fence"]),
+        "dag_id": "sales",
+        "run_id": "told",
+        "task_id": "load",
+        "try_number": "1",
+        "key": "return_value",
+    }
     bodies: dict[str, Any] = {
         "/dags/{dag_id}/runs/{run_id}/mark": {"state": "failed", "task_ids": ["report"]},
         "/pools/{name}": {"slots": 3},
+        "/worker/attempts/{fence}/progress": {"rows": 3, "bytes": 4, "note": "five"},
+        "/worker/attempts/{fence}/state": {"state": {"offset": 7}},
         "/dags/{dag_id}/runs/{run_id}/clear": {"task_ids": ["report"]},
     }
     # What ends things comes last.
@@ -99,13 +112,16 @@ async def test_every_route_answers_what_openapi_promises(world: World) -> None:
     routes = sorted(ROUTES, key=lambda r: (r.method == "DELETE", order.index(r.path) + 1 if r.path in order else 0))
     for route in routes:
         path = route.path.format(**names, name="small")
+        if route.path.endswith("/xcom"):
+            path += "?task_id=load&key=return_value"
         if route.path.endswith("/cancel"):
             await run_of(world, "unwanted")
             path = path.replace("told", "unwanted")
         if route.method == "DELETE":
             assert (await world.ask("DELETE", path))[0] == 409  # it has live runs
-            await finish(world, "told")
-            await finish(world, "unwanted")
+            world.ended(working)
+            for run_id in ("told", "unwanted", "working"):
+                await finish(world, run_id)
             for run in (await world.get("/runs?state=running,queued"))["runs"]:
                 await finish(world, run["run_id"])
         url = f"http://flux{PREFIX}{path}"

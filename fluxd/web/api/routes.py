@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from fluxd.core.progress import COUNT_MAX
 from fluxd.core.states import RunState
 from fluxd.store.pools import SLOTS_MAX
-from fluxd.web.api import dags, logs, pools, runs, system, tasks
+from fluxd.web.api import dags, logs, pools, runs, system, tasks, worker
 from fluxd.web.api import schemas as s
 from fluxd.web.api.validation import Ask, Field
 
@@ -53,6 +54,7 @@ WHICH_MAP_INDEX = Field(
 DAG = "/dags/{dag_id}"
 RUN = DAG + "/runs/{run_id}"
 TASK = RUN + "/tasks/{task_id}"
+ATTEMPT = "/worker/attempts/{fence}"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/status", system.status, "How the daemon is and what lives", s.STATUS),
@@ -217,6 +219,47 @@ ROUTES: tuple[Route, ...] = (
             Field("slots", "integer", "How many", required=True, least=0, most=SLOTS_MAX),
             Field("description", "text", "What it is for"),
         ),
+    ),
+    Route(
+        "POST",
+        ATTEMPT + "/progress",
+        worker.tell_progress,
+        "From a running task: how far it is",
+        s.record({"progress": s.maybe(s.PROGRESS)}),
+        body=(
+            Field("rows", "integer", "How many so far", least=0, most=COUNT_MAX),
+            Field("bytes", "integer", "How many so far", least=0, most=COUNT_MAX),
+            Field("note", "text", "In a few words"),
+        ),
+        keyed=False,
+    ),
+    Route("GET", ATTEMPT + "/state", worker.get_state, "From a running task: what it kept", s.STATE),
+    Route(
+        "PUT",
+        ATTEMPT + "/state",
+        worker.set_state,
+        "From a running task: what its next try is to know, in place of what it kept",
+        s.STATE,
+        body=(Field("state", "object", "At most 64 KiB", required=True),),
+    ),
+    Route(
+        "GET",
+        ATTEMPT + "/xcom",
+        worker.xcom,
+        "From a running task: one value that a task of its run handed on",
+        s.record({"value": s.ANY}),
+        query=(
+            Field("task_id", "text", "Which task", required=True),
+            Field("key", "text", "Which value", required=True),
+            MAP_INDEX,
+        ),
+    ),
+    Route(
+        "GET",
+        ATTEMPT + "/previous-success",
+        worker.previous_success,
+        "From a running task: the times of the successful run before its own",
+        s.record({"run": s.maybe(s.record(s.PREVIOUS_SUCCESS))}),
     ),
     Route(
         "POST",

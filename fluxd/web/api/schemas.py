@@ -92,6 +92,9 @@ TRY = {
     "reason": maybe(TEXT),
     "usage": maybe(OBJECT),
     "rendered": maybe(OBJECT),
+    "legs": INTEGER,
+    "executor": TEXT,
+    "progress": maybe(OBJECT),
 }
 TASK_SPEC = {
     "trigger_rule": maybe(TEXT),
@@ -149,6 +152,7 @@ NAMED: dict[str, Schema] = {
             **INSTANCE,
             **TASK_SPEC,
             "wait": maybe(OBJECT),
+            "progress": maybe(OBJECT),
             "tries": many(record(TRY)),
         }
     ),
@@ -199,6 +203,15 @@ PAUSED = record({"dag_id": TEXT, "paused": BOOLEAN})
 FORGOTTEN = record({"dag_id": TEXT})
 KEY = record({"task_id": TEXT, "map_index": INTEGER})
 XCOM = record({"map_index": INTEGER, "key": TEXT, "value": ANY})
+# Each of its fields only where the task told it.
+PROGRESS: Schema = {"type": "object", "properties": {"rows": INTEGER, "bytes": INTEGER, "note": TEXT}}
+STATE = record({"state": OBJECT})
+PREVIOUS_SUCCESS = {
+    name: RUN[name] for name in ("run_id", "logical_date", "data_interval_start", "data_interval_end")
+} | {
+    "started_at": maybe(TIME),
+    "ended_at": maybe(TIME),
+}
 POOL_SET = record({"name": TEXT, "slots": INTEGER})
 LOGIN_LINK = record({"url": TEXT, "expires_at": TIME})
 COUNTS = {

@@ -97,6 +97,7 @@ def task(rows: Sequence[Row]) -> dict[str, Any]:
     shown["upstream"] = spec.get("upstream", [])
     shown |= {name: spec.get(name) for name in TASK_FIELDS}
     shown["tries"] = [_try(one) for one in rows if one["try_fence"] is not None]
+    shown["progress"] = shown["tries"][-1]["progress"] if shown["tries"] else None
     return shown
 
 
@@ -114,6 +115,9 @@ def _try(row: Row) -> dict[str, Any]:
         "reason": row["try_reason"],
         "usage": row["usage"],
         "rendered": row["rendered"],
+        "legs": row["legs"],
+        "executor": row["executor"],
+        "progress": row["progress"],
     }
 
 

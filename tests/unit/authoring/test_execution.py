@@ -37,6 +37,7 @@ from fluxd.sensors import FileSensor
 
 GIVEN = {
     "run_id": "r1",
+    "fence": 41,
     "run_type": "scheduled",
     "logical_date": "2026-01-05T00:00:00Z",
     "data_interval_start": "2026-01-05T00:00:00Z",
@@ -299,6 +300,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))  # else whoever sent it meets a broken pipe
         self.server.asked.append(self.path)
         answers = self.server.answers.get(self.path, [(404, {})])
         status, body = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -307,6 +309,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    do_POST = do_PUT = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -327,29 +331,16 @@ def server() -> Iterator[Server]:
 
 
 def test_values_of_other_tasks_are_asked_for(server: Server) -> None:
-    path = "/api/v1/dags/d/runs/r1/tasks/far%2Faway/xcoms/return_value"
-    server.answers[path] = [(503, {}), (200, {"key": "return_value", "value": [1]})]
+    path = "/api/v1/worker/attempts/41/xcom?task_id=far%2Faway&key=return_value"
+    server.answers[path] = [(503, {}), (200, {"value": [1]})]
     outcome = outcome_of(lambda ti: [ti.xcom_pull("far/away"), ti.xcom_pull("none")], socket=server.server_address)
     assert dict(outcome["xcoms"])["return_value"] == [[1], None]
-    assert server.asked == [path, path, "/api/v1/dags/d/runs/r1/tasks/none/xcoms/return_value"]
+    assert server.asked == [path, path, path.replace("far%2Faway", "none")]
 
 
 def test_the_run_before_this_is_asked_for(server: Server) -> None:
-    def one(day: int) -> dict[str, str]:
-        return {
-            "logical_date": f"2026-01-{day:02}T00:00:00Z",
-            "data_interval_start": f"2026-01-{day:02}T00:00:00Z",
-            "data_interval_end": f"2026-01-{day + 1:02}T00:00:00Z",
-            "started_at": f"2026-01-{day + 1:02}T00:00:01Z",
-            "ended_at": f"2026-01-{day + 1:02}T00:00:09Z",
-        }
-
-    server.answers["/api/v1/dags/d/runs?state=success&limit=100"] = [
-        (200, {"runs": [one(7), one(5)], "next_cursor": "a b"})
-    ]
-    server.answers["/api/v1/dags/d/runs?state=success&limit=100&cursor=a%20b"] = [
-        (200, {"runs": [one(2), one(4), one(3)], "next_cursor": None})
-    ]
+    before = {"data_interval_start": "2026-01-04T00:00:00Z", "ended_at": "2026-01-05T00:00:09Z"}
+    server.answers["/api/v1/worker/attempts/41/previous-success"] = [(200, {"run": before})]
 
     with DAG("d"):
         bash = BashOperator(
@@ -358,6 +349,84 @@ def test_the_run_before_this_is_asked_for(server: Server) -> None:
         )
     outcome = run(bash, socket=server.server_address)
     assert outcome["rendered"]["bash_command"] == "echo 2026-01-04 2026-01-05T00:00:09+00:00"
+
+
+def counts(ti: Any) -> None:
+    for number in range(100):
+        ti.progress(rows=number, note="counting")
+    ti.progress(bytes=7)
+
+
+def test_progress_is_told_once_in_a_while_and_its_last_goes_with_the_outcome(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fluxd.authoring.progress.INTERVAL_S", 3600.0)
+    path = "/api/v1/worker/attempts/41/progress"
+    server.answers[path] = [(200, {})]
+    last = {"rows": 99, "bytes": 7, "note": "counting"}
+    assert outcome_of(counts, socket=server.server_address)["progress"] == last
+    assert server.asked == [path]
+    monkeypatch.setattr("fluxd.authoring.progress.INTERVAL_S", 0.0)
+    outcome_of(counts, socket=server.server_address)
+    assert server.asked == [path] * 102
+
+
+def test_a_daemon_that_does_not_hear_holds_nobody_up(server: Server) -> None:
+    server.answers["/api/v1/worker/attempts/41/progress"] = [(503, {})]
+    for socket_path in ("/nowhere/s", server.server_address):
+        outcome = outcome_of(counts, socket=socket_path)
+        assert (outcome["state"], outcome["progress"]["rows"]) == ("success", 99)
+    assert len(server.asked) == 1, "it is not asked again at once"
+    assert outcome_of(counts)["progress"]["bytes"] == 7, "nor does it need one"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ti: ti.progress(rows=1),
+        lambda ti: ti.get_state(),
+        lambda ti: ti.set_state({}),
+        lambda ti: ti.xcom_pull("other"),
+    ],
+)
+def test_a_process_whose_attempt_is_over_fails_with_the_sentence_of_the_daemon(server: Server, ask: Any) -> None:
+    problem = (409, {"code": "FLX-4240", "detail": "It is over."})
+    names = ("progress", "state", "xcom?task_id=other&key=return_value")
+    server.answers = {f"/api/v1/worker/attempts/41/{name}": [problem] for name in names}
+    error = outcome_of(ask, socket=server.server_address)["error"]
+    assert error["message"] == "FLX-4240: It is over."
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"rows": -1}, "FLX-1003"),
+        ({"rows": "3"}, "FLX-1003"),
+        ({"bytes": 2**63}, "FLX-1003"),
+        ({"bytes": True}, "FLX-1003"),
+        ({"note": 3}, "FLX-1003"),
+        ({"note": "a\0"}, "FLX-1003"),
+    ],
+)
+def test_progress_that_is_none_is_named(given: dict[str, Any], code: str) -> None:
+    assert code in outcome_of(lambda ti: ti.progress(**given))["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [([1], "FLX-1003"), ({"a": object()}, "FLX-3004"), ({"a": "x" * 70_000}, "FLX-3005"), ({1: 2}, "FLX-1003")],
+)
+def test_state_that_cannot_be_kept_is_named(state: Any, code: str) -> None:
+    assert code in outcome_of(lambda ti: ti.set_state(state))["error"]["message"]
+
+
+def test_state_works_without_a_daemon() -> None:
+    def work(ti: Any) -> list[Any]:
+        before = ti.get_state()
+        ti.set_state({"n": 1})
+        return [before, ti.get_state()]
+
+    assert dict(outcome_of(work)["xcoms"])["return_value"] == [{}, {"n": 1}]
 
 
 def test_a_daemon_that_stays_away() -> None:

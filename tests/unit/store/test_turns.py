@@ -13,8 +13,9 @@ from fluxd.core.model import Attempt, Instance, Run
 from fluxd.core.snapshot import PastRun
 from fluxd.core.states import AttemptState, RunState, State, StopReason
 from fluxd.errors import Unavailable
-from fluxd.store import dags, turns
+from fluxd.store import dags, turns, worker
 from fluxd.store.database import Database
+from fluxd.store.queries import QUERIES
 
 pytestmark = pytest.mark.anyio
 
@@ -205,6 +206,37 @@ async def test_what_later_runs_look_back_at_is_loaded(db: Database) -> None:
     first = await turns.revive(db.writer, "sales", "scheduled__1")
     assert first is not None
     assert first.before is None
+
+
+async def test_a_try_is_shown_as_one_whatever_its_legs(db: Database) -> None:
+    version_id = await sales(db)
+    asked = attempt_of(
+        7, AttemptState.DEFERRED, started_at=T0, ended_at=T0, pid=11, exit_code=0, rendered={"path": "/x"}
+    )
+    wait = attempt_of(8, AttemptState.WAITING, leg=2, executor="daemon", started_at=T0 + timedelta(seconds=1))
+    rows = [instance_of(8, State.WAITING)]
+    await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=rows, attempts=[asked, wait]))
+    assert (await turns.load(db.writer)).attempts == [wait]
+    over = replace(wait, state=AttemptState.SUCCESS, ended_at=T0 + timedelta(seconds=9))
+    late = replace(asked, state=AttemptState.WAITING, ended_at=None)  # an end that is told again
+    await turns.save(db.writer, Saves(attempts=[late, over]))
+    (shown,) = await db.read.fetch(QUERIES["page_tries"], 1, "load", -1)
+    assert (shown["state"], shown["fence"], shown["legs"], shown["executor"]) == ("success", 8, 2, "local")
+    assert (shown["pid"], shown["exit_code"], shown["rendered"]) == (11, 0, {"path": "/x"})
+    assert (shown["started_at"], shown["ended_at"]) == (T0, T0 + timedelta(seconds=9))
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await turns.save(db.writer, Saves(attempts=[attempt_of(9, leg=2)]))
+
+
+async def test_what_tries_kept_goes_when_the_instance_begins_anew(db: Database) -> None:
+    version_id = await sales(db)
+    saves = Saves(runs=[run_of(version_id)], instances=[instance_of(7, State.RUNNING)], attempts=[attempt_of(7)])
+    await turns.save(db.writer, saves)
+    assert await worker.keep_state(db.read, 7, {"done": 3})
+    await turns.save(db.writer, Saves(states_dropped=[(1, "load", 0), (2, "load", -1)]))
+    assert await worker.read_state(db.read, (1, "load", -1)) == {"done": 3}
+    await turns.save(db.writer, Saves(states_dropped=[(1, "load", -1)]))
+    assert await worker.read_state(db.read, (1, "load", -1)) == {}
 
 
 STRANGE = "NUL \0, half a pair \ud800, an emoji 😀, \\u0000 in letters"
