@@ -1,6 +1,7 @@
 """Connections: each failure is one sentence with a next step, and never shows the password."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,10 +82,9 @@ async def test_no_such_database(pg: Embedded) -> None:
 
 
 async def test_not_let_in(pg: Embedded) -> None:
-    url = pg.url().replace("user=fluxd", "user=guest&password=pass-word")
-    message = await refused(url)
+    message = await refused(re.sub("//[^@]*@", "//guest:pass-word@", pg.url()))
     assert message.startswith("FLX-5002")
-    assert "password=***" in message
+    assert "pass-word" not in message
 
 
 @pytest.mark.parametrize(
