@@ -165,7 +165,7 @@ async def test_closing_never_waits_for_a_server_that_is_gone(db_url: str, tmp_pa
         await asyncio.gather(pump(reader, server[1]), pump(server[0], writer))
 
     async with listening(tmp_path, proxy) as url:
-        through = await Database.open(url.replace("//me:pass-word@/fluxd", f"//fluxd@{real.path}"))
+        through = await Database.open(url.replace("//me:pass-word@/fluxd", f"//{real.netloc}{real.path}"))
         await through.read.fetch("SELECT 1")
         stuck.set()
         async with asyncio.timeout(15):
