@@ -435,6 +435,7 @@ class Filler:
                 exit_code=None if live else 3 if mine is State.FAILED else 0,
                 reason=instance.reason if mine is State.FAILED else None,
                 usage=None if live else {"user_s": 1.2, "system_s": 0.3, "max_rss_kb": 48_000},
+                progress={"rows": 48211, "bytes": 3 * 1024 * 1024, "note": "chunk 9 of 12"},
                 rendered={"bash_command": f"{instance.task_id}.sh 'eu' {run.logical_date:%Y-%m-%d}"},
             )
         )

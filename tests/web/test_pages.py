@@ -173,6 +173,7 @@ async def test_a_task_shows_its_tries_fields_and_log(served: Served, http: aioht
     text = words_of(page)
     assert "try 1" in text and "try 3" in text and "exit code 3" in text
     assert "load.sh 'eu'" in text
+    assert "48 211 rows, 3.0 MiB: chunk 9 of 12" in text
     assert '<span class="a1">ERROR</span>' in page
     assert "\x1b" not in page
     assert "try 1: failed" in words_of(await get(served, http, path + "?try=1"))

@@ -327,6 +327,22 @@ def test_an_instance_depends_on_the_past_of_the_same_index() -> None:
     assert [why.map_index for why in flux.scheduler.explain(2) if "depends on its past" in why.words] == [1]
 
 
+def test_the_end_of_an_instance_wakes_the_same_index_of_the_run_after() -> None:
+    spec = dag(task("m", depends_on_past=True), schedule=Schedule("cron", "0 * * * *"))
+    runs, rows = [], []
+    for number, hours in ((1, 0), (2, 1)):
+        due = NOON + timedelta(hours=hours)
+        runs.append(Run(number, "d", f"r{number}", "scheduled", RunState.RUNNING, 1, due, due, due, due, due, due))
+        rows += [Instance(number, "m", index) for index in range(3)]
+    row = DagRow(spec, 1, False, NOON + timedelta(hours=9))
+    flux = Dialogue(versions={1: spec}, dags=[row], runs=runs, instances=rows, last_run_number=2)
+    first = _fences(flux, "m")
+    assert list(first) == [0, 1, 2] and {key[0] for key in flux.instances} == {1}
+    flux.ended(first[1])
+    (start,) = [one for one in flux.turn.commands if isinstance(one, StartAttempt)]
+    assert start.instance.key == (2, "m", 1)
+
+
 @st.composite
 def _shapes(draw: st.DrawFn) -> tuple[DagSpec, list[Instance]]:
     """A dag of up to five tasks, and the instances of a run of it: one of a task, or several."""

@@ -49,11 +49,12 @@ async def machine(ctl: Ctl, *arguments: str, code: int = 0) -> Any:
 
 async def test_every_verb_that_shows_has_both_forms(world: World, ctl: Ctl) -> None:
     await run_of(world, "one", conf={"region": "us"})
-    world.ended(await world.started(), xcoms=[["return_value", 3]])
+    world.ended(await world.started(), xcoms=[["return_value", 3]], progress={"rows": 1200, "bytes": 9, "note": "all"})
     await world.started()
     await world.persistence.broken(
         "bad.py", {"code": "FLX-2001", "message": "It is broken.", "line": 3, "traceback": "…"}
     )
+    assert "1,200 rows, 9 bytes: all" in (await ctl("tasks", "show", "sales", "one", "load"))[1]
     for verb, words in {
         ("status",): "1 running",
         ("dags", "list"): "every day at 06:00 Paris",

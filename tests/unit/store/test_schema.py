@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fluxd.core.spec import LOCAL, WAITING_ROOM
 from fluxd.errors import FluxError
-from fluxd.store import lock
+from fluxd.store import lock, turns
 from fluxd.store.database import close, connect
 from fluxd.store.schema import Step, check, migrate, steps
 
@@ -21,6 +22,27 @@ async def test_applied_once_and_then_there_is_nothing_to_do(empty_url: str) -> N
     assert await migrate(conn) == [step.name for step in steps()]
     assert await migrate(conn) == []
     await check(conn)
+    await close(conn)
+
+
+async def test_waits_that_began_before_legs_had_rows_go_on(empty_url: str) -> None:
+    conn = await connect(empty_url)
+    await migrate(conn, steps()[:2])
+    await conn.execute("""
+        INSERT INTO bundle (hash, file, files) VALUES ('b', 'd.py', '{}');
+        INSERT INTO dag (dag_id, file) VALUES ('d', 'd.py');
+        INSERT INTO dag_version (dag_id, number, spec, spec_hash, bundle) VALUES ('d', 1, '{"dag_id": "d"}', 'h', 'b');
+        INSERT INTO run (number, dag_id, run_id, run_type, state, version_id, logical_date, data_interval_start,
+            data_interval_end, queued_at, created_by)
+        SELECT 1, 'd', 'r', 'manual', 'running', id, now(), now(), now(), now(), 'me' FROM dag_version;
+        INSERT INTO task_instance (run_number, task_id, state, fence)
+        VALUES (1, 'w', 'waiting', 7), (1, 'x', 'running', 8);
+        INSERT INTO attempt (fence, run_number, task_id, map_index, try_number, state, queued_at)
+        VALUES (7, 1, 'w', -1, 1, 'waiting', now()), (8, 1, 'x', -1, 1, 'running', now());
+    """)
+    await migrate(conn)
+    attempts = (await turns.load(conn)).attempts
+    assert [(one.fence, one.leg, one.executor) for one in attempts] == [(7, 1, WAITING_ROOM), (8, 1, LOCAL)]
     await close(conn)
 
 
