@@ -197,10 +197,9 @@ class Engine:
         return batches
 
     async def _turn(self, events: list[Event]) -> None:
-        events = await self._looked_up(events)
         self._interrupted |= any(isinstance(event, Interrupt) for event in events)
         try:
-            turn = self.scheduler.handle(events, self._now())
+            turn = self.scheduler.handle(await self._looked_up(list(events)), self._now())
             await self._save_turn(turn)
         except Taken:
             raise

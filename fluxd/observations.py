@@ -21,6 +21,7 @@ class Seen(Enum):
     DATABASE_NOT_STARTED = (logging.ERROR, "the embedded Postgres could not be started again: {reason}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
     RUNNER_GONE = (logging.WARNING, "the connection to the runner (pid {pid}) broke; connecting again")
+    RUNNER_SOCKET_GONE = (logging.WARNING, "{path} is gone, the runner (pid {pid}) lives: it makes it again in seconds")
     RUNNER_AWAITED = (logging.WARNING, "there is no runner: {reason}; trying again")
     RUNNER_UNREADABLE = (logging.ERROR, "a message of the runner ({kind}) cannot be read: {reason}")
     RUNNER_BACK = (logging.INFO, "connected to the runner (pid {pid}); it tells of {attempts} attempts")

@@ -9,6 +9,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from fluxd.core.progress import kept_progress
+
 STATES = ("success", "failed", "skipped", "waiting")
 TEXT_MAX = 10_000
 NAME_MAX = 500
@@ -50,6 +52,8 @@ def _read(raw: Any) -> Outcome:
         outcome["xcoms"] = _xcoms(raw["xcoms"])
     if raw.get("rendered") is not None:
         outcome["rendered"] = _rendered(raw["rendered"])
+    if (progress := kept_progress(raw.get("progress"))) is not None:
+        outcome["progress"] = progress
     if state == "waiting":
         outcome["wait"] = _wait(raw.get("wait"))
     return outcome
