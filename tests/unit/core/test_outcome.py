@@ -20,10 +20,10 @@ ANYTHING = st.recursive(
 NAMES = ("state", "error", "xcoms", "wait", "rendered", "progress", "stopped", "odd")
 STATES = st.sampled_from(["success", "failed", "skipped", "waiting"]) | ANYTHING
 WAITS = st.fixed_dictionaries(
-    {}, optional={name: ANYTHING for name in ("sensor", "args", "timeout", "poke_interval", "soft_fail")}
+    {}, optional=dict.fromkeys(("sensor", "args", "timeout", "poke_interval", "soft_fail"), ANYTHING)
 )
 OUTCOMES = ANYTHING | st.fixed_dictionaries(
-    {"state": STATES}, optional={name: ANYTHING for name in NAMES[1:]} | {"wait": WAITS | ANYTHING}
+    {"state": STATES}, optional=dict.fromkeys(NAMES[1:], ANYTHING) | {"wait": WAITS | ANYTHING}
 )
 
 
