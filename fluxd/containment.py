@@ -179,7 +179,7 @@ class Containment:
             await self.keep(Evidence(one.kind, one.error, outcome, one.dag_id, one.dag_id))
             return
         reason = (
-            f"FLX-5034: The run cannot be taken into memory ({cause(one.error)}): see fluxctl doctor; trigger it anew"
+            f"FLX-5047: The run cannot be taken into memory ({cause(one.error)}): see fluxctl doctor; trigger it anew"
         )
         await self._store.give_up_run(one.run_number, reason)
         outcome = "the run is failed, what ran of it is ended"
@@ -240,7 +240,7 @@ class Containment:
         """The processes of these attempts of given-up runs are gone."""
         gone = [fence for fence in fences if fence in self.orphans]
         if gone:
-            await self._store.end_orphans(gone, f"FLX-5034: its run was given up; {how}")
+            await self._store.end_orphans(gone, f"FLX-5047: its run was given up; {how}")
             for fence in gone:
                 self.orphans.pop(fence, None)
 
@@ -255,7 +255,7 @@ def nobody_runs(command: StartAttempt | KillAttempt, now: datetime) -> AttemptEn
 
 def not_started(start: StartAttempt, error: BaseException, now: datetime) -> AttemptEnded:
     """The end of an attempt whose start message cannot be made."""
-    why = f"FLX-5033: The attempt cannot be started ({cause(error)}); fluxctl doctor has the evidence"
+    why = f"FLX-5046: The attempt cannot be started ({cause(error)}); fluxctl doctor has the evidence"
     return failed_end(start, "NotStarted", why, now)
 
 
@@ -317,7 +317,7 @@ class Parts:
 
 def instead(event: Event, error: BaseException, now: datetime) -> Event | None:
     """What is posted in place of an event that could not be taken: its attempt fails, without another try."""
-    reason = f"FLX-5030: What this attempt told could not be taken ({cause(error)}); fluxctl doctor has the evidence"
+    reason = f"FLX-5043: What this attempt told could not be taken ({cause(error)}); fluxctl doctor has the evidence"
     match event:
         case AttemptEnded() | AttemptLost():
             return failed_end(event, "NotTaken", reason, now)

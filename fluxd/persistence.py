@@ -224,7 +224,7 @@ class Persistence:
     @contextlib.asynccontextmanager
     async def _worker(self, seconds: float = ANSWER_S) -> AsyncIterator[asyncpg.Connection]:
         """A connection for short work. Raises Unavailable when the database is away or does not answer in time, and
-        Refused FLX-5031 when another daemon has it."""
+        Refused FLX-5044 when another daemon has it."""
         try:
             conn = await self.db.work.acquire(timeout=seconds)
         except (*GONE, *PASSING) as error:
@@ -234,7 +234,7 @@ class Persistence:
                 yield conn
         except asyncpg.PostgresError as error:
             if error.sqlstate == TAKEN_STATE:
-                raise Refused("FLX-5031", "Another fluxd has taken this database: this one writes no more.") from error
+                raise Refused("FLX-5044", "Another fluxd has taken this database: this one writes no more.") from error
             raise
         finally:
             with contextlib.suppress(*GONE):  # it may be the connection that just broke

@@ -35,7 +35,7 @@ def read_outcome(raw: Any) -> Outcome | None:
     try:
         return _read(raw)
     except _Bad as bad:
-        message = f"FLX-5035: The outcome that the task's process wrote cannot be taken: {bad}"
+        message = f"FLX-5048: The outcome that the task's process wrote cannot be taken: {bad}"
         return {"state": "failed", "error": {"type": "BadOutcome", "message": message, "retry": False}}
 
 

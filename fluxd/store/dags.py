@@ -99,7 +99,7 @@ async def store_load(
             taken = await conn.fetchrow(QUERIES["find_taken"], ids, file)
             if taken["forgotten"]:
                 raise Refused(
-                    "FLX-5036",
+                    "FLX-5049",
                     f"The history of the deleted dag {taken['dag_id']!r} is still being removed; {file} is loaded "
                     "again after that.",
                 )

@@ -42,7 +42,7 @@ async def acquire(conn: asyncpg.Connection, home: str, before: int | None = None
 async def acquire_again(db: Database, home: str) -> None:
     """Take the lock over a renewed writer.
 
-    Raises Taken when another daemon has it, and Unavailable FLX-5032 when it is a session of our own that does not end.
+    Raises Taken when another daemon has it, and Unavailable FLX-5045 when it is a session of our own that does not end.
     """
     try:
         epoch = await acquire(db.writer, home, db.epoch)
@@ -51,7 +51,7 @@ async def acquire_again(db: Database, home: str) -> None:
         if not pids:
             raise
         raise Unavailable(
-            "FLX-5032",
+            "FLX-5045",
             f"The earlier database session of this fluxd (backend {pids[0]}) still holds its lock and does not end "
             "when told to: its process is stopped or waits for a disk; see the server of the database.",
         ) from None

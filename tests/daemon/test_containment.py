@@ -200,7 +200,7 @@ async def test_an_absurd_timeout_fails_its_attempt_which_is_acknowledged_and_kep
     world.ended(message, "waiting", wait=wait)
     run = await until_ended(world, "bad", message["run_id"])
     assert run["state"] == "failed"
-    assert "FLX-5030" in run["tasks"][0]["reason"] and "OverflowError" in run["tasks"][0]["reason"]
+    assert "FLX-5043" in run["tasks"][0]["reason"] and "OverflowError" in run["tasks"][0]["reason"]
     assert message["fence"] in world.executor.acks
     (row,) = await evidence(world)
     assert (row["kind"], row["dag_id"], row["task_id"]) == ("AttemptEnded", "bad", "a")
@@ -319,7 +319,7 @@ async def test_a_bug_in_a_timer_costs_the_run(world: World, monkeypatch: pytest.
         plant(patched, attempts, "retry_now", of_bad)
         world.ended(message, "failed", error={"type": "E", "message": "no", "retry": True})
         run = await until_ended(world, "bad", message["run_id"])
-        assert run["state"] == "failed" and "FLX-5034" in run["reason"]
+        assert run["state"] == "failed" and "FLX-5047" in run["reason"]
         assert (await whole_run(world))["state"] == "success"
     (row,) = await evidence(world)
     assert (row["kind"], row["dag_id"], row["run_id"]) == ("run", "bad", message["run_id"])
@@ -376,7 +376,7 @@ async def test_a_start_that_cannot_be_made_fails_alone(world: World, monkeypatch
     monkeypatch.setattr(world.engine, "_start_messages", picky)
     _, run = await world.ask("POST", "/dags/bad/trigger", {})
     ended = await until_ended(world, "bad", run["run_id"])
-    assert "FLX-5033" in ended["tasks"][0]["reason"]
+    assert "FLX-5046" in ended["tasks"][0]["reason"]
     assert (await whole_run(world))["state"] == "success"
 
 

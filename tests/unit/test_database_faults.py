@@ -174,7 +174,7 @@ async def test_an_old_daemon_hears_that_its_database_is_anothers(db_url: str, tm
         await old.known()
         await other.execute("SELECT pg_terminate_backend($1, 10000)", old.db.writer.get_server_pid())
         await lock.acquire(other, "/home/two")
-        with pytest.raises(FluxError, match="FLX-5031"):
+        with pytest.raises(FluxError, match="FLX-5044"):
             await old.gone("d.py")
         with pytest.raises(lock.Taken):
             await old.beat()
@@ -245,7 +245,7 @@ async def test_a_deleted_dag_is_gone_at_once_and_its_history_goes_in_batches(
         await kept.save(Saves(cursors=[DagCursor("d", None, False, forgotten=True)]))
         assert await api_views.dag(kept.db.read, "d") is None
         assert await other.fetchval("SELECT count(*) FROM run") == 7, "not in the turn"
-        with pytest.raises(FluxError, match="FLX-5036"):
+        with pytest.raises(FluxError, match="FLX-5049"):
             await kept.loaded("d.py", LOADED)
     async with opened_without_load(db_url, tmp_path) as (kept, other):  # the next daemon goes on
         sweeping = asyncio.create_task(kept.sweep())

@@ -1,4 +1,4 @@
-"""Outcomes as user code may have written them: whatever comes in, a known form comes out, or a failure that says why."""
+"""Outcomes as user code may have written them: a known form comes out, or a failure that says why."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def test_no_number_and_no_time_of_the_runner_breaks_a_row(raw: Any) -> None:
 def test_an_absurd_timeout_is_named(timeout: Any) -> None:
     outcome = read_outcome({"state": "waiting", "wait": {"sensor": "s", "args": {}, "timeout": timeout}})
     assert outcome is not None and outcome["state"] == "failed"
-    assert outcome["error"]["message"].startswith("FLX-5035") and "wait.timeout" in outcome["error"]["message"]
+    assert outcome["error"]["message"].startswith("FLX-5048") and "wait.timeout" in outcome["error"]["message"]
     assert outcome["error"]["retry"] is False
 
 
