@@ -215,10 +215,10 @@ async def test_slow_pages_hold_no_lookup_up(db_url: str, tmp_path: Path) -> None
 
 
 async def test_nobody_waits_for_a_page_without_end(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "ACQUIRE_SECONDS", 0.05)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(db.read.get_max_size()):
             await stack.enter_async_context(db.read.acquire())
+        monkeypatch.setattr(database, "ACQUIRE_SECONDS", 0.05)
         with pytest.raises(TimeoutError):
             await db.read.fetchval("SELECT 1")
 

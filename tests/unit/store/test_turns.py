@@ -218,7 +218,7 @@ async def test_a_try_is_shown_as_one_whatever_its_legs(db: Database) -> None:
     wait = attempt_of(8, AttemptState.WAITING, leg=2, executor="daemon", started_at=T0 + timedelta(seconds=1))
     rows = [instance_of(8, State.WAITING)]
     await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=rows, attempts=[asked, wait]))
-    assert (await turns.load(db.writer)).attempts == [wait]
+    assert (await loading.load(db.writer)).snapshot.attempts == [wait]
     over = replace(wait, state=AttemptState.SUCCESS, ended_at=T0 + timedelta(seconds=9))
     late = replace(asked, state=AttemptState.WAITING, ended_at=None)  # an end that is told again
     await turns.save(db.writer, Saves(attempts=[late, over]))
