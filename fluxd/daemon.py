@@ -21,18 +21,20 @@ from typing import Any
 
 import anyio
 import uvloop
-from aiohttp import web
 
 from fluxd import config, home
+from fluxd.containment import Containment
 from fluxd.core.commands import Saves
 from fluxd.core.events import Event, Interrupt
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived
 from fluxd.core.spec import LOCAL, WAITING_ROOM
 from fluxd.dagfiles import DagFiles
+from fluxd.doors import Doors
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable
 from fluxd.executors.local import LocalExecutor
+from fluxd.health import Health, Sign
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
 from fluxd.persistence import Persistence, unused
@@ -49,6 +51,10 @@ from fluxd.web.state import WebState
 # The dag files of an ordinary folder are all known when we say "ready"; a folder of thousands goes on loading after it.
 FIRST_LOAD_S = 1.5
 INTERRUPT_S = 60.0
+# How old the last sign of life may be.
+TURN_LATE_S = 35.0
+SAVE_LATE_S = 35.0
+RUNNER_LATE_S = 30.0
 
 
 class Daemon:
@@ -63,6 +69,7 @@ class Daemon:
         self._stop_reason = ""
         self._ending: anyio.CancelScope | None = None  # the time that tasks get to end in; another signal cuts it short
         self.address = ""
+        self.health = Health()
         self.engine: Engine
         self._persistence_open = asyncio.Event()
         # What the runner tells while the database is still starting; None once the engine takes it.
@@ -81,6 +88,8 @@ class Daemon:
                 group.start_soon(self._engine_task)
                 await self._open_doors(stack)
                 group.start_soon(keep_running, "dag files", self.dag_files.watch)
+                group.start_soon(keep_running, "files of the home", self.doors.watch)
+                group.start_soon(keep_running, "deleted dags", self.persistence.sweep)
                 group.start_soon(keep_running, "heartbeats", self._beats)
                 group.start_soon(keep_running, "progress", self.progress.run)
                 await self._first_load()
@@ -122,14 +131,18 @@ class Daemon:
             xcom_max_kb=settings.xcom_max_kb,
         )
         stack.push_async_callback(self.sensing.close)
+        make = partial(Scheduler, parallelism=settings.executor.parallelism)
         self.engine = Engine(
-            Scheduler(parallelism=settings.executor.parallelism),
+            make(),
+            contain=Containment(make, self.persistence),
             save=self.persistence.save,
             revive=self._revive,
             run_id_taken=self.persistence.run_id_taken,
             start_messages=self.launcher.messages,
             on_saved=self._saved,
         )
+        for sign in self._signs():
+            self.health.expect(sign)
         self.progress = ProgressBoard(self.persistence.progress, self._progressed)
         self.engine.executors = {LOCAL: self.executor}
         self.engine.waiting = self.sensing
@@ -146,6 +159,16 @@ class Daemon:
         self._watch = LoopWatch(asyncio.get_running_loop())
         self._watch.start()
         stack.callback(self._watch.stop)
+
+    def _signs(self) -> list[Sign]:
+        """What has to come again and again, and how late it may be."""
+        kept = self.persistence
+        save_s = max(SAVE_LATE_S, 3 * self.settings.supervisor.beat_s)  # each heartbeat is a save
+        return [
+            Sign("turn", "the last turn", TURN_LATE_S, lambda: self.engine.last_turn, lambda: kept.last_try),
+            Sign("save", "the last save", save_s, lambda: kept.last_save, lambda: kept.last_try),
+            Sign("runner", "the last answer of the runner", RUNNER_LATE_S, lambda: self.executor.last_answer),
+        ]
 
     async def _database_url(self, stack: contextlib.AsyncExitStack) -> tuple[str, dict[str, str]]:
         """The address of the database, and the connections that tasks get for it."""
@@ -174,12 +197,11 @@ class Daemon:
                     await asyncio.to_thread(self.embedded.stop)
 
     async def _recover(self, known: set[int]) -> None:
-        snapshot, with_xcoms = await self.persistence.load()
-        self.launcher.recall(with_xcoms)
-        turn = self.engine.scheduler.recover(snapshot, datetime.now(UTC))
-        await self.engine.perform(turn)
+        loaded = await self.engine.recover()
+        self.launcher.recall(loaded.with_xcoms)
         await self.engine.reconcile(LOCAL, known)
         await self.engine.reconcile(WAITING_ROOM, set())  # nothing is polled for yet
+        snapshot = loaded.snapshot
         observe(Seen.RECOVERED, runs=len(snapshot.runs), attempts=len(snapshot.attempts), dags=len(snapshot.dags))
 
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
@@ -190,27 +212,17 @@ class Daemon:
             settings=self.settings,
             started_at=self.started_at,
             status=self.status,
+            health=self.health,
             commands={
-                "explain": self.engine.scheduler.explain,
+                "explain": lambda number: self.engine.scheduler.explain(number),
                 "tell": self._post,
                 "instance_of": lambda fence: self.engine.scheduler.instance_of(fence),
                 "progress": self.progress.tell,
             },
         )
-        tcp = home.tcp_socket(self.settings)
-        unix = home.unix_socket(self.settings.socket)
-        host, port = tcp.getsockname()[:2]
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        runner = web.AppRunner(make_app(state), access_log=None, shutdown_timeout=1.0, handle_signals=False)
-        await runner.setup()
-        stack.push_async_callback(self._close_doors, runner)
-        for door in (unix, tcp):
-            await web.SockSite(runner, door).start()
-
-    async def _close_doors(self, runner: web.AppRunner) -> None:
-        self.live.close()
-        await runner.cleanup()
-        self.settings.socket.unlink(missing_ok=True)
+        self.doors = await stack.enter_async_context(Doors.opened(self.settings, make_app(state)))
+        stack.callback(self.live.close)
+        self.address = self.doors.address
 
     async def _first_load(self) -> None:
         with contextlib.suppress(TimeoutError):

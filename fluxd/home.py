@@ -14,7 +14,7 @@ def prepare(settings: Settings) -> None:
         _refuse_odd_bytes(folder)
     folder = settings.home
     try:
-        for folder in (settings.home, settings.logs, settings.home / "runner", settings.home / "reports"):
+        for folder in folders(settings):
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         if not settings.dags.exists():
             folder = settings.dags
@@ -30,6 +30,22 @@ def prepare(settings: Settings) -> None:
         ) from None
     if not settings.dags.is_dir():
         raise Unavailable("FLX-6011", f"The dags folder {settings.dags} is not a folder; name another with --dags.")
+
+
+def folders(settings: Settings) -> tuple[Path, ...]:
+    """What Flux needs in its home, besides what the database keeps there."""
+    home = settings.home
+    return (home, settings.logs, home / "runner", home / "reports")
+
+
+def make_again(settings: Settings) -> list[Path]:
+    """Make the folders that somebody removed; returns them. Raises OSError."""
+    made = []
+    for folder in folders(settings):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            made.append(folder)
+    return made
 
 
 def _refuse_odd_bytes(folder: Path) -> None:

@@ -21,7 +21,9 @@ class Seen(Enum):
     DATABASE_NOT_STARTED = (logging.ERROR, "the embedded Postgres could not be started again: {reason}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
     RUNNER_GONE = (logging.WARNING, "the connection to the runner (pid {pid}) broke; connecting again")
+    RUNNER_SOCKET_GONE = (logging.WARNING, "{path} is gone, the runner (pid {pid}) lives: it makes it again in seconds")
     RUNNER_AWAITED = (logging.WARNING, "there is no runner: {reason}; trying again")
+    RUNNER_UNREADABLE = (logging.ERROR, "a message of the runner ({kind}) cannot be read: {reason}")
     RUNNER_BACK = (logging.INFO, "connected to the runner (pid {pid}); it tells of {attempts} attempts")
     SOURCE_FAILED = (logging.ERROR, "the stored source {bundle} could not be handed to the runner: {reason}")
     RECOVERED = (logging.INFO, "recovered {runs} live runs and {attempts} live attempts of {dags} dags")
@@ -36,6 +38,19 @@ class Seen(Enum):
     )
     TURN_RETRIED = (logging.WARNING, "saving failed ({reason}); trying again in {seconds:.1f} s, running tasks go on")
     TURN_SAVED_AGAIN = (logging.WARNING, "the database answers again after {seconds:.1f} s")
+    TURN_UNDONE = (
+        logging.ERROR,
+        "a turn failed ({reason}) and is undone: the scheduler begins again from the database and looks for the cause",
+    )
+    PUT_ASIDE = (logging.ERROR, "{what} was put aside ({reason}): {outcome}; fluxctl doctor has the evidence")
+    EVIDENCE_LOST = (logging.ERROR, "the evidence of {what} could not be stored: {reason}")
+    RECOVERY_RETRIED = (
+        logging.ERROR,
+        "the scheduler cannot begin again ({reason}); it is tried again in {seconds:.0f} s, running tasks go on",
+    )
+    DAG_FORGOTTEN = (logging.INFO, "the history of the deleted dag {dag} is removed: {rows} rows")
+    FILE_MADE_AGAIN = (logging.WARNING, "{path} was gone and is made again")
+    LATE = (logging.WARNING, "late: {what}")
     DATABASE_AWAITED = (logging.WARNING, "the database is away ({reason}); asking again in {seconds:.1f} s")
     SENSOR_SLOW = (logging.WARNING, "sensor {sensor} of {what} did not answer within {seconds:.0f} s")
     COROUTINE_RESTARTED = (logging.ERROR, "the coroutine {name} ended with {reason}; started again in {seconds:.0f} s")

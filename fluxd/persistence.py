@@ -2,7 +2,8 @@
 when the database goes away.
 
 The engine's writer holds the daemon's lock. When its connection breaks, a new one is made, the lock is taken again,
-and the turn is saved again: a turn may be saved twice with the same effect as once.
+and the turn is saved again: a turn may be saved twice with the same effect as once. A turn whose values the database
+refuses is not saved again: that is the engine's to undo.
 """
 
 import asyncio
@@ -20,40 +21,43 @@ from fluxd.config import Settings
 from fluxd.core.commands import Saves
 from fluxd.core.events import TriggerRun
 from fluxd.core.model import InstanceKey
-from fluxd.core.snapshot import Revived, Snapshot
+from fluxd.core.snapshot import Revived
 from fluxd.core.spec import dag_from_json
 from fluxd.dagfiles import StoredFile
-from fluxd.errors import FluxError, Unavailable
+from fluxd.errors import FluxError, Refused, Unavailable
 from fluxd.launch import Version, XComs
 from fluxd.observations import Seen, observe
 from fluxd.progress import Told
-from fluxd.store import dags, jobs, lock, schema, turns, worker
-from fluxd.store.database import GONE, Database, answering, connect, in_words
+from fluxd.store import dags, forgotten, jobs, lock, quarantine, schema, turns, worker
+from fluxd.store.database import DATA, GONE, PASSING, TAKEN_STATE, Database, answering, connect, in_words
+from fluxd.store.loading import Loaded, load
+from fluxd.store.quarantine import Evidence
 from fluxd.store.queries import QUERIES
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 ANSWER_S = 60.0
-# Of a server that answers: it is full, two statements met, or it may not be written because another one takes over.
-# It says so to this statement; the next may pass.
-PASSING = (
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
+LOOKUP_S = 10.0  # what a request of a person may hold the engine up
+RELEASE_S = 5.0
+DEAD_HOLDER_S = 20.0  # how long a start waits for the session of a daemon of this home that was killed
 
 T = TypeVar("T")
 
 
 class Persistence:
-    """The daemon's database. Make it with `open`."""
+    """The daemon's database. Make it with `open`.
+
+    `last_save`: when the connection with the lock last answered; `last_try`: when it was last asked (monotonic).
+    """
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self.db = db
         self._settings = settings
         self._job = 0
+        self._writing = asyncio.Lock()
+        self._forgotten = asyncio.Event()
         self.feed = ChangeFeed()
+        self.last_save = self.last_try = time.monotonic()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -64,18 +68,20 @@ class Persistence:
             # The lock first: a second daemon leaves before it touches anything.
             locked = await _has_schema(db)
             if locked:
-                await lock.acquire(db.writer, str(settings.home))
+                await _take(db, settings)
             steps = await schema.migrate(db.writer)
             if steps:
                 observe(Seen.SCHEMA_MIGRATED, steps=", ".join(steps))
             if steps or not locked:  # also when another daemon made the schema while we waited to make it
-                await lock.acquire(db.writer, str(settings.home))
+                await _take(db, settings)
             persistence = cls(db, settings)
             persistence._job = await jobs.begin(db.writer, "daemon", socket.gethostname(), os.getpid(), {})
             await jobs.lose_others(db.writer, "daemon", [persistence._job])
+            persistence.last_save = persistence.last_try = time.monotonic()
             yield persistence
-            with contextlib.suppress(Unavailable, asyncpg.PostgresError, OSError):
-                await jobs.end(db.read, persistence._job)
+            with contextlib.suppress(Unavailable, TimeoutError, asyncpg.PostgresError, *GONE):
+                async with asyncio.timeout(RELEASE_S):
+                    await jobs.end(db.work, persistence._job)
         finally:
             await db.close()
 
@@ -84,39 +90,63 @@ class Persistence:
     async def save(self, saves: Saves) -> None:
         """Save a turn, however long the database is away, or is one that cannot be written.
 
-        Raises Refused FLX-5020 when another daemon took it meanwhile, and nothing else that may pass.
+        Raises Taken FLX-5020 when another daemon took it meanwhile, and whatever says that the values cannot be saved.
         """
-        away_since: float | None = None
-        delay_s = RETRY_FIRST_S
-        while True:
-            try:
-                if away_since is not None:
-                    await self.db.renew_writer()
-                    async with answering(self.db.writer, ANSWER_S):
-                        await lock.acquire(self.db.writer, str(self._settings.home))
-                await turns.save(self.db.writer, saves)
-                break
-            except (FluxError, *PASSING) as error:
-                if isinstance(error, FluxError) and error.code == lock.TAKEN:
-                    raise
-                away_since = away_since or time.monotonic()
-                reason = error.message if isinstance(error, FluxError) else str(error)
-                observe(Seen.TURN_RETRIED, reason=reason, seconds=delay_s)
-            await asyncio.sleep(delay_s)
-            delay_s = min(RETRY_MAX_S, delay_s * 2)
-        if away_since is not None:
-            observe(Seen.TURN_SAVED_AGAIN, seconds=time.monotonic() - away_since)
+        await self._by_writer(lambda conn: turns.save(conn, saves))
+        if any(cursor.forgotten for cursor in saves.cursors):
+            self._forgotten.set()
 
-    async def load(self) -> tuple[Snapshot, list[InstanceKey]]:
-        """The live part of the database, and which instances of live runs have XComs."""
-        snapshot = await turns.load(self.db.writer)
-        self.feed.recall(snapshot.runs)
-        rows = await self.db.writer.fetch(QUERIES["tasks_with_xcoms"])
-        return snapshot, [(row["run_number"], row["task_id"], row["map_index"]) for row in rows]
+    async def rehearse(self, saves: Saves) -> None:
+        """Save a turn and take it back: raises what `save` would raise."""
+
+        async def attempt(conn: asyncpg.Connection) -> None:
+            async with answering(conn, turns.SAVE_SECONDS):
+                transaction = conn.transaction()
+                await transaction.start()
+                try:
+                    await turns.save(conn, saves)
+                finally:
+                    if not conn.is_closed():
+                        await transaction.rollback()
+
+        await self._by_writer(attempt)
+
+    async def _by_writer(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Do this over the connection that holds the lock, however long it is away."""
+        async with self._writing:
+            away_since: float | None = None
+            delay_s = RETRY_FIRST_S
+            while True:
+                self.last_try = time.monotonic()
+                try:
+                    if away_since is not None:
+                        await self.db.renew_writer()
+                        async with answering(self.db.writer, ANSWER_S):
+                            await lock.acquire_again(self.db, str(self._settings.home))
+                    done = await work(self.db.writer)
+                    break
+                except (lock.Taken, *DATA):
+                    raise
+                except (FluxError, asyncpg.PostgresError, *GONE) as error:
+                    away_since = away_since or time.monotonic()
+                    reason = error.message if isinstance(error, FluxError) else quarantine.cause(error)
+                    observe(Seen.TURN_RETRIED, reason=reason, seconds=delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(RETRY_MAX_S, delay_s * 2)
+            self.last_save = time.monotonic()
+            if away_since is not None:
+                observe(Seen.TURN_SAVED_AGAIN, seconds=self.last_save - away_since)
+            return done
+
+    async def load(self) -> Loaded:
+        """The live part of the database, what of it cannot be read, and which tasks of live runs have XComs."""
+        loaded = await self._by_writer(load)
+        self.feed.recall(loaded.snapshot.runs)
+        return loaded
 
     async def revive(self, run_number: int) -> Revived | None:
         """A finished run, to run some of it again. Raises Unavailable when the database is away."""
-        async with self._reader() as conn:
+        async with self._worker(LOOKUP_S) as conn:
             row = await conn.fetchrow(QUERIES["name_of_run"], run_number)
             if row is None:
                 return None
@@ -125,8 +155,26 @@ class Persistence:
 
     async def run_id_taken(self, event: TriggerRun) -> bool:
         """Whether the database has a run of this name. Raises Unavailable when the database is away."""
-        async with self._reader() as conn:
+        async with self._worker(LOOKUP_S) as conn:
             return bool(await conn.fetchval(QUERIES["run_id_taken"], event.dag_id, event.run_id))
+
+    # ------------------------------------------------------------------------------------------ what is put aside
+
+    async def put_aside(self, evidence: Evidence) -> None:
+        """Keep the evidence of what could not be taken."""
+        await self._patiently(lambda conn: quarantine.put_aside(conn, evidence))
+
+    async def names_of(self, number: int, *, fence: bool) -> quarantine.Names:
+        """Whose attempt this is (`fence`), or which run has this number."""
+        return await self._patiently(lambda conn: quarantine.names_of(conn, number, fence=fence))
+
+    async def give_up_run(self, run_number: int, reason: str) -> None:
+        """End a run as failed that cannot be taken into memory."""
+        await self._by_writer(lambda conn: quarantine.give_up_run(conn, run_number, reason))
+
+    async def end_orphans(self, fences: list[int], reason: str) -> None:
+        """The processes of these attempts of runs that were given up are gone."""
+        await self._by_writer(lambda conn: quarantine.end_orphans(conn, fences, reason))
 
     # ------------------------------------------------------------------------------------------ the launcher's
 
@@ -174,24 +222,30 @@ class Persistence:
     # ------------------------------------------------------------------------------------------ for all of them
 
     @contextlib.asynccontextmanager
-    async def _reader(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection for short work. Raises Unavailable when the database is away or does not answer in time."""
+    async def _worker(self, seconds: float = ANSWER_S) -> AsyncIterator[asyncpg.Connection]:
+        """A connection for short work. Raises Unavailable when the database is away or does not answer in time, and
+        Refused FLX-5044 when another daemon has it."""
         try:
-            conn = await self.db.read.acquire(timeout=ANSWER_S)
+            conn = await self.db.work.acquire(timeout=seconds)
         except (*GONE, *PASSING) as error:
             raise in_words(error, self.db.url) from error
         try:
-            async with answering(conn, ANSWER_S):
+            async with answering(conn, seconds):
                 yield conn
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == TAKEN_STATE:
+                raise Refused("FLX-5044", "Another fluxd has taken this database: this one writes no more.") from error
+            raise
         finally:
-            await self.db.read.release(conn)
+            with contextlib.suppress(*GONE):  # it may be the connection that just broke
+                await self.db.work.release(conn, timeout=RELEASE_S)
 
     async def _patiently(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Do this, however long the database is away: it is work that nobody else would do again."""
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                async with self._reader() as conn:
+                async with self._worker() as conn:
                     return await work(conn)
             except (Unavailable, *PASSING) as error:
                 reason = error.message if isinstance(error, Unavailable) else str(error)
@@ -202,7 +256,43 @@ class Persistence:
     # ------------------------------------------------------------------------------------------ the supervisor's
 
     async def beat(self) -> None:
-        await jobs.beat(self.db.read, [self._job])
+        """Say that the daemon lives, over the connection with the lock: an idle daemon, too, notices when that broke.
+
+        Raises Taken when another daemon took the database meanwhile.
+        """
+
+        async def say(conn: asyncpg.Connection) -> None:
+            async with answering(conn, turns.SAVE_SECONDS):
+                await jobs.beat(conn, [self._job])
+
+        await self._by_writer(say)
+
+    async def sweep(self) -> None:
+        """For ever: remove the history of deleted dags, in batches, beside the turns. Begins with what an earlier
+        daemon left."""
+        while True:
+            self._forgotten.clear()
+            for dag_id in await self._patiently(forgotten.dags):
+                rows = 0
+                while removed := await self._patiently(lambda conn, dag_id=dag_id: forgotten.batch(conn, dag_id)):  # type: ignore[misc]
+                    rows += removed
+                observe(Seen.DAG_FORGOTTEN, dag=dag_id, rows=rows)
+            await self._forgotten.wait()
+
+
+async def _take(db: Database, settings: Settings) -> None:
+    """Take the lock. The session of a daemon of this home that was killed in the middle of a statement may still hold
+    it for a moment."""
+    deadline = time.monotonic() + DEAD_HOLDER_S
+    async with answering(db.writer, ANSWER_S):
+        while True:
+            try:
+                await db.hold(await lock.acquire(db.writer, str(settings.home)))
+                return
+            except lock.Taken:
+                if time.monotonic() > deadline or not await lock.holder_died(db.writer, str(settings.home)):
+                    raise
+            await asyncio.sleep(RETRY_FIRST_S)
 
 
 async def _has_schema(db: Database) -> bool:

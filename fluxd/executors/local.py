@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from fluxd.core import outcome
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
 from fluxd.errors import FluxError, Unavailable
 from fluxd.executors import Executor
@@ -54,6 +55,7 @@ class LocalExecutor(Executor):
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.runner: Message = {}  # its last hello: runner_id, pid, boot_id
+        self.last_answer: float | None = None  # monotonic; None while nobody asks it regularly
 
     async def open(self) -> set[int]:
         """Connect to the runner, starting one where none is; post what it has. Returns the fences it knows."""
@@ -111,9 +113,19 @@ class LocalExecutor(Executor):
         await self._client.close()
 
     def _heard(self, message: Message) -> None:
+        """A message of the runner. One that cannot be read is told and changes nothing."""
+        try:
+            self._take(message)
+        except Exception as error:
+            observe(
+                Seen.RUNNER_UNREADABLE, error=error, kind=str(message.get("type"))[:80], reason=type(error).__name__
+            )
+
+    def _take(self, message: Message) -> None:
         match message["type"]:
             case "started":
-                self._post(AttemptStarted(message["fence"], message["pid"], _moment(message["started_at"])))
+                started_at = outcome.moment(message["started_at"], datetime.now(UTC))
+                self._post(AttemptStarted(message["fence"], outcome.integer(message["pid"]) or 0, started_at))
             case "ended":
                 self._post(_ended(message))
             case "lost":
@@ -158,18 +170,14 @@ class LocalExecutor(Executor):
         task.add_done_callback(self._tasks.discard)
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def _never_sent(message: Message) -> AttemptEnded:
     """The end of an attempt whose start message is above what a frame holds: sent again, it would be no smaller."""
     why = (
         f"Task {message['task_id']!r} cannot be started: what it is given is more than the {MAX_FRAME // MB} MB that "
         f"can be sent to it, most of it {_largest(message)}: write that to files or tables and hand on their names."
     )
-    outcome = failed("FLX-7022", "TooLarge", why, retry=False)
-    return AttemptEnded(message["fence"], None, None, datetime.now(UTC), outcome=outcome)
+    end = failed("FLX-7022", "TooLarge", why, retry=False)
+    return AttemptEnded(message["fence"], None, None, datetime.now(UTC), outcome=end)
 
 
 def _largest(message: Message) -> str:
@@ -192,18 +200,19 @@ def _size(value: Any) -> int:
 
 
 def _ended(message: Message) -> AttemptEnded:
-    usage = message["usage"]
+    now = datetime.now(UTC)
+    usage = outcome.usage(message["usage"])
     if note := message.get("log_note"):
-        usage = {**(usage or {}), "log_note": note}
-    started_at = message["started_at"]
+        usage = {**(usage or {}), "log_note": str(note)[: outcome.TEXT_MAX]}
+    started_at, killed = message["started_at"], message.get("killed")
     return AttemptEnded(
         fence=message["fence"],
-        pid=message["pid"],
-        started_at=None if started_at is None else _moment(started_at),
-        ended_at=_moment(message["ended_at"]),
-        exit_code=message["exit_code"],
-        signal=message["signal"],
-        outcome=message["outcome"],
+        pid=outcome.integer(message["pid"]),
+        started_at=None if started_at is None else outcome.moment(started_at, now),
+        ended_at=outcome.moment(message["ended_at"], now),
+        exit_code=outcome.integer(message["exit_code"]),
+        signal=outcome.integer(message["signal"]),
+        outcome=outcome.read_outcome(message["outcome"]),
         usage=usage,
-        killed=message.get("killed"),
+        killed=None if killed is None else str(killed)[: outcome.NAME_MAX],
     )

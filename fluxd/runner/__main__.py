@@ -21,9 +21,25 @@ SOCKET_PATH_MAX = 100
 DESCRIPTORS = 65536  # each attempt holds one; more would be dear for programs that close all they might have
 
 
-def listen(folder: str) -> socket.socket:
-    """The socket beside the folder, for our user alone."""
-    path = os.path.join(os.path.dirname(folder), "runner.sock")
+def socket_path(folder: str) -> str:
+    return os.path.join(os.path.dirname(folder), "runner.sock")
+
+
+def is_there(folder: str, file: int) -> bool:
+    """Whether the socket's file is the one with this number; also makes folder and lock again, if they are gone."""
+    with contextlib.suppress(OSError):  # taken: another runner was started meanwhile
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if not os.path.exists(os.path.join(folder, "lock")):
+            lock(folder)
+    try:
+        return os.stat(socket_path(folder)).st_ino == file
+    except OSError:
+        return False
+
+
+def listen(folder: str) -> tuple[socket.socket, int]:
+    """The socket beside the folder, for our user alone, and the number of its file."""
+    path = socket_path(folder)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -39,7 +55,7 @@ def listen(folder: str) -> socket.socket:
     finally:
         os.umask(before)
     listener.listen(8)
-    return listener
+    return listener, os.stat(path).st_ino
 
 
 def lock(folder: str) -> int:
@@ -101,7 +117,7 @@ def main() -> int:
         linger_s=options.linger,
     )
     leftovers.settle(folder, home, runner.boot_id, runner.records, runner.results)
-    runner.listen(listen(folder))
+    runner.listen(lambda: listen(folder), lambda file: is_there(folder, file))
     loading.preload()
     open_streams()
     say(options.ready_fd, "ready")

@@ -5,8 +5,10 @@ Everything that is sent in one turn of the event loop goes out in one write.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +19,15 @@ from typing import cast
 import orjson
 
 from fluxd.errors import Refused, Unavailable
+from fluxd.observations import Seen, observe
 from fluxd.runner.environment import clean_environment
 from fluxd.runner.protocol import PROTOCOL, BadFrame, FrameReader, Message, frame
 
 CONNECT_TIMEOUT_S = 30.0  # a new runner may first have to end what a dead one left
 RETRY_S = 0.02
+SOCKET_GONE_S = 10.0  # a runner that lives looks every few seconds whether its socket is still there
+SOCKET_RETRY_S = 0.25
+FLOCK = "hhqqi4x"  # struct flock of fcntl(2)
 READY_FD = 3  # where a starting runner writes its first line
 SOCKET_PATH_MAX = 100
 
@@ -91,12 +97,17 @@ class RunnerClient:
 
     async def _connect(self, start: bool) -> Message:
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        patience = time.monotonic() + SOCKET_GONE_S
         while True:
             hello = await self._try_connect(deadline)
             if hello is not None:
                 return hello
             if not start:
                 raise Unavailable("FLX-7003", f"No runner answers on {self._home / 'runner.sock'}; start fluxd-runner.")
+            if (pid := living_runner(self._home)) is not None and time.monotonic() < patience:
+                observe(Seen.RUNNER_SOCKET_GONE, pid=pid, path=self._home / "runner.sock")
+                await asyncio.sleep(SOCKET_RETRY_S)  # it makes its socket again
+                continue
             if time.monotonic() > deadline:
                 raise Unavailable(
                     "FLX-7003",
@@ -287,6 +298,17 @@ class RunnerClient:
                 transport.write(b"".join(self._out))
                 self._out.clear()
             transport.close()
+
+
+def living_runner(home: Path) -> int | None:
+    """The pid of the runner that holds the lock of this home, found without its socket."""
+    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with (home / "runner" / "lock").open("rb") as file:
+            kind, _, _, _, pid = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except OSError:
+        return None
+    return pid if kind == fcntl.F_WRLCK else None
 
 
 class _Connection(asyncio.Protocol):

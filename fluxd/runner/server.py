@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
 
 from fluxd.runner import processes
@@ -27,6 +28,7 @@ from fluxd.runner.results import Results
 BUNDLES_REMEMBERED = 10_000
 GREET_S = 5.0
 ACCEPT_PAUSE_S = 0.1
+LOOK_S = 3.0  # between two looks at whether the socket's file is still there
 
 
 class Runner:
@@ -48,6 +50,7 @@ class Runner:
         self._greeted = False
         self._greet_by = 0.0  # one that connects and says nothing keeps the daemon out no longer than this
         self._linger_s = linger_s
+        self._look_at = time.monotonic() + LOOK_S
         self._idle_since = time.monotonic()
         self._attempts = Attempts(self.records, self.boot_id, self._told)
         self._hosts = Hosts(
@@ -68,10 +71,30 @@ class Runner:
 
     # The loop
 
-    def listen(self, listener: socket.socket) -> None:
-        """Take daemons from here, one at a time."""
+    def listen(self, make: Callable[[], tuple[socket.socket, int]], is_there: Callable[[int], bool]) -> None:
+        """Take daemons from the socket that `make` gives (with its file's number), one at a time. A file that somebody
+        removed (`is_there` says so) is made again."""
+        self._make_listener, self._is_there = make, is_there
+        self._listener, self._file = make()
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _look(self) -> None:
+        """Make the socket's file again when it is gone: else no daemon would ever find us."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        if self._is_there(self._file):
+            return
+        try:
+            listener, self._file = self._make_listener()
+        except OSError:
+            traceback.print_exc()
+            return
+        if self._daemon is None:
+            self._selector.unregister(self._listener)
+            self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._listener.close()
         self._listener = listener
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def serve(self) -> None:
         """Until told to stop, or idle for the linger time."""
@@ -88,6 +111,7 @@ class Runner:
                 self._reap()
             self._attempts.enforce()
             self._hosts.enforce()
+            self._look()
             if self._daemon is not None and not self._greeted and time.monotonic() >= self._greet_by:
                 self._daemon.end()
             if self._sweep_due:
@@ -105,7 +129,7 @@ class Runner:
             self._stop_asked = True  # handled in the loop: a handler may run between any two steps
 
     def _timeout(self) -> float | None:
-        deadlines = [self._attempts.next_deadline(), self._hosts.next_deadline()]
+        deadlines = [self._look_at, self._attempts.next_deadline(), self._hosts.next_deadline()]
         if self._daemon is not None and not self._greeted:
             deadlines.append(self._greet_by)
         if self._idle():

@@ -97,6 +97,12 @@ async def store_load(
         found = {row["dag_id"]: (row["dag_id"], row["version_id"], row["changed"]) for row in rows if not row["gone"]}
         if len(found) < len(ids):
             taken = await conn.fetchrow(QUERIES["find_taken"], ids, file)
+            if taken["forgotten"]:
+                raise Refused(
+                    "FLX-5049",
+                    f"The history of the deleted dag {taken['dag_id']!r} is still being removed; {file} is loaded "
+                    "again after that.",
+                )
             raise DagTaken(taken["dag_id"], file, taken["file"])
     return StoredLoad(dags=[found[dag_id] for dag_id in ids], gone=sorted(row["dag_id"] for row in rows if row["gone"]))
 

@@ -1,4 +1,4 @@
-"""The engine's side of the store: save what a turn decided, load what lives, bring a finished run back.
+"""The engine's side of the store: save what a turn decided, bring a finished run back.
 
 `save` is the hottest path of Flux: it is one statement, hence one round trip and one transaction, made of only those
 parts that the turn has. Saved twice it has the same effect as once.
@@ -13,11 +13,11 @@ import asyncpg
 
 from fluxd.core.commands import Saves
 from fluxd.core.model import Attempt, Instance, Run
-from fluxd.core.snapshot import DagRow, PastRun, Revived, Snapshot
+from fluxd.core.snapshot import Revived
 from fluxd.core.spec import DagSpec, dag_from_json
-from fluxd.core.states import AttemptState, RunState, State, StopReason
 from fluxd.store.database import answering
 from fluxd.store.queries import QUERIES
+from fluxd.store.rows import instance, past, run
 from fluxd.store.storable import INT4_MAX, JSON_NULL, KEY_MAX, text
 
 Part = tuple[str, Sequence[Any]]  # the name of a query and its arguments
@@ -30,7 +30,6 @@ USUAL = (
     ("save_runs", "save_instances", "save_attempts", "save_xcoms"),
 )
 SAVE_SECONDS = 30.0
-LOAD_SECONDS = 300.0
 
 
 async def save(conn: asyncpg.Connection, saves: Saves) -> None:
@@ -187,34 +186,6 @@ async def warm(conn: asyncpg.Connection) -> None:
             await conn.fetch(_joined(names), *([] for _ in names))
 
 
-async def load(conn: asyncpg.Connection) -> Snapshot:
-    """The live part of the database, as of one moment. Its cost grows with what lives, not with history."""
-    await warm(conn)
-    async with answering(conn, LOAD_SECONDS), conn.transaction(isolation="repeatable_read", readonly=True):
-        numbers = await conn.fetchrow(QUERIES["load_last_numbers"])
-        return Snapshot(
-            dags=[
-                DagRow(
-                    spec=dag_from_json(row["spec"]),
-                    version_id=row["version_id"],
-                    paused=row["paused"],
-                    next_due_at=row["next_due_at"],
-                    seen_before=row["seen_before"],
-                    removed=row["removed"],
-                )
-                for row in await conn.fetch(QUERIES["load_dags"])
-            ],
-            versions={row["id"]: dag_from_json(row["spec"]) for row in await conn.fetch(QUERIES["load_versions"])},
-            runs=[_run(row) for row in await conn.fetch(QUERIES["load_runs"])],
-            instances=[_instance(row) for row in await conn.fetch(QUERIES["load_instances"])],
-            attempts=[_attempt(row) for row in await conn.fetch(QUERIES["load_attempts"])],
-            past=[_past(row) for row in await conn.fetch(QUERIES["load_past"])],
-            pools={row["name"]: row["slots"] for row in await conn.fetch(QUERIES["read_pools"])},
-            last_run_number=numbers["run_number"],
-            last_fence=numbers["fence"],
-        )
-
-
 async def revive(conn: asyncpg.Connection, dag_id: str, run_id: str) -> Revived | None:
     """A run with its spec and instances, whatever its state, or None when there is none of that name."""
     async with answering(conn, SAVE_SECONDS), conn.transaction(isolation="repeatable_read", readonly=True):
@@ -226,28 +197,8 @@ async def revive(conn: asyncpg.Connection, dag_id: str, run_id: str) -> Revived 
         rows = await conn.fetch(QUERIES["load_instances_of_run"], values["number"])
         before = await conn.fetchrow(QUERIES["load_run_before"], dag_id, values["due_at"])
         return Revived(
-            run=_run(values),
+            run=run(values),
             spec=spec,
-            instances=[_instance(one) for one in rows],
-            before=None if before is None else _past(before),
+            instances=[instance(one) for one in rows],
+            before=None if before is None else past(before),
         )
-
-
-def _past(row: Any) -> PastRun:
-    states = {(task_id, map_index): State(state) for task_id, map_index, state in row["states"] or ()}
-    return PastRun(row["dag_id"], row["due_at"], row["logical_date"], states)
-
-
-def _run(row: Any) -> Run:
-    return Run(**{**row, "state": RunState(row["state"])})
-
-
-def _instance(row: Any) -> Instance:
-    stop_reason: str | None = row["stop_reason"]
-    return Instance(
-        **{**row, "state": State(row["state"]), "stop_reason": StopReason(stop_reason) if stop_reason else None}
-    )
-
-
-def _attempt(row: Any) -> Attempt:
-    return Attempt(**{**row, "state": AttemptState(row["state"])})

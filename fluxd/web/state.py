@@ -9,6 +9,7 @@ from aiohttp import web
 
 from fluxd.config import Settings
 from fluxd.core.events import Event
+from fluxd.health import Health
 from fluxd.store.database import Database
 from fluxd.web.live import LiveHub
 
@@ -19,7 +20,7 @@ class WebState:
 
     `post` takes a function that makes an event from a request number, and gives the reply's value after it was saved;
     it raises FluxError where the answer is an error. `status()` gives the facts of `/healthz` and `fluxctl status`.
-    `commands` are verbs of the daemon that are not events of the scheduler, by name.
+    `health` says what is late. `commands` are verbs of the daemon that are not events of the scheduler, by name.
     """
 
     db: Database
@@ -28,6 +29,7 @@ class WebState:
     settings: Settings
     started_at: datetime
     status: Callable[[], dict[str, Any]]
+    health: Health = field(default_factory=Health)
     commands: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
 

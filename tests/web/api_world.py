@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from fluxd import config, home
+from fluxd.containment import Containment
 from fluxd.core.commands import BeginWait, Saves, StartAttempt
 from fluxd.core.events import AttemptEnded, AttemptStarted, DagLoaded
 from fluxd.core.scheduler import Scheduler
@@ -36,6 +37,7 @@ class Executor:
     def __init__(self) -> None:
         self.starts: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.kills: list[int] = []
+        self.acks: list[int] = []
 
     def start(self, messages: list[dict[str, Any]]) -> None:
         for message in messages:
@@ -44,7 +46,8 @@ class Executor:
     def kill(self, fence: int, reason: str) -> None:
         self.kills.append(fence)
 
-    def ack(self, fences: list[int]) -> None: ...
+    def ack(self, fences: list[int]) -> None:
+        self.acks += fences
 
     def begin(self, command: BeginWait) -> None: ...
 
@@ -66,6 +69,7 @@ class World:
             run_id_taken=persistence.run_id_taken,
             start_messages=self._messages,
             on_saved=self._saved,
+            contain=Containment(Scheduler, persistence),
         )
         self.progress_stored = asyncio.Event()
         self.progress = ProgressBoard(persistence.progress, lambda fences: self.progress_stored.set())
@@ -80,8 +84,8 @@ class World:
             status=lambda: {"version": "0", "address": "http://127.0.0.1:1"},
             commands={
                 "tell": self.engine.post,
-                "explain": self.engine.scheduler.explain,
-                "instance_of": self.engine.scheduler.instance_of,
+                "explain": lambda number: self.engine.scheduler.explain(number),
+                "instance_of": lambda fence: self.engine.scheduler.instance_of(fence),
                 "progress": self.progress.tell,
             },
         )
@@ -151,8 +155,7 @@ async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
     home.prepare(settings)
     async with Persistence.open(db_url, settings) as persistence, contextlib.AsyncExitStack() as stack:
         world = World(persistence, settings)
-        snapshot, _ = await persistence.load()
-        await world.engine.perform(world.engine.scheduler.recover(snapshot, datetime.now(UTC)))
+        await world.engine.recover()
         engine = asyncio.ensure_future(world.engine.run())
         progress = asyncio.ensure_future(world.progress.run())
         await accounts.ensure_admin(persistence.db.read)

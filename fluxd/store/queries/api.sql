@@ -14,7 +14,7 @@ LEFT JOIN dag_version v ON v.id = d.version_id
 LEFT JOIN dag_file f ON f.file = d.file
 LEFT JOIN live ON live.dag_id = d.dag_id
 LEFT JOIN LATERAL (SELECT * FROM run WHERE run.dag_id = d.dag_id ORDER BY number DESC LIMIT 1) last ON true
-WHERE d.dag_id > $1::text AND (NOT d.removed OR $2::boolean)
+WHERE d.dag_id > $1::text AND NOT d.forgotten AND (NOT d.removed OR $2::boolean)
     AND ($3::text IS NULL OR v.spec->'tags' ? $3::text) AND ($4::boolean IS NULL OR d.paused = $4::boolean)
 ORDER BY d.dag_id LIMIT $5::integer
 
@@ -26,14 +26,14 @@ SELECT d.dag_id, d.file, d.paused, d.removed, d.next_due_at, d.first_seen_at, v.
 FROM dag d
 LEFT JOIN dag_version v ON v.id = d.version_id
 LEFT JOIN dag_file f ON f.file = d.file
-WHERE d.dag_id = $1::text
+WHERE d.dag_id = $1::text AND NOT d.forgotten
 
 -- name: api_source
 SELECT d.dag_id, b.file, v.number AS version, b.hash AS bundle, b.files
 FROM dag d
 JOIN dag_version v ON v.dag_id = d.dag_id AND (v.id = d.version_id AND $2::integer IS NULL OR v.number = $2::integer)
 JOIN bundle b ON b.hash = v.bundle
-WHERE d.dag_id = $1::text
+WHERE d.dag_id = $1::text AND NOT d.forgotten
 
 -- name: api_dag_errors
 SELECT f.file, f.error, f.loaded_at IS NOT NULL AS has_good_version,
@@ -50,7 +50,8 @@ SELECT run_id AS name FROM run WHERE dag_id = $1::text ORDER BY number DESC LIMI
 -- name: api_runs
 SELECT r.*, v.number AS version
 FROM run r JOIN dag_version v ON v.id = r.version_id
-WHERE ($1::text IS NULL OR r.dag_id = $1::text) AND r.number < $2::bigint
+WHERE r.dag_id NOT IN (SELECT dag_id FROM dag WHERE forgotten)
+    AND ($1::text IS NULL OR r.dag_id = $1::text) AND r.number < $2::bigint
     AND ($3::text[] IS NULL OR r.state = ANY ($3::text[])) AND ($4::text IS NULL OR r.run_type = $4::text)
     AND ($5::timestamptz IS NULL OR r.logical_date >= $5::timestamptz)
     AND ($6::timestamptz IS NULL OR r.logical_date < $6::timestamptz)
@@ -59,13 +60,15 @@ ORDER BY r.number DESC LIMIT $7::integer
 -- name: api_runs_by_logical_date
 SELECT r.*, v.number AS version
 FROM run r JOIN dag_version v ON v.id = r.version_id
-WHERE r.dag_id = $1::text AND r.logical_date < $2::timestamptz
+WHERE r.dag_id NOT IN (SELECT dag_id FROM dag WHERE forgotten)
+    AND r.dag_id = $1::text AND r.logical_date < $2::timestamptz
     AND ($3::text[] IS NULL OR r.state = ANY ($3::text[]))
 ORDER BY r.logical_date DESC, r.number DESC LIMIT $4::integer
 
 -- name: api_run
 SELECT r.*, v.number AS version FROM run r JOIN dag_version v ON v.id = r.version_id
-WHERE r.dag_id = $1::text AND r.run_id = $2::text
+WHERE r.dag_id NOT IN (SELECT dag_id FROM dag WHERE forgotten)
+    AND r.dag_id = $1::text AND r.run_id = $2::text
 
 -- name: api_run_with_tasks
 WITH one AS (

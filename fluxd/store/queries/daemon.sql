@@ -6,7 +6,8 @@ FROM xcom JOIN run ON run.number = xcom.run_number
 WHERE run.state IN ('queued', 'running')
 
 -- name: name_of_run
-SELECT dag_id, run_id FROM run WHERE number = $1
+SELECT dag_id, run_id FROM run
+WHERE number = $1 AND dag_id NOT IN (SELECT dag_id FROM dag WHERE forgotten)
 
 -- name: run_id_taken
 SELECT EXISTS (SELECT FROM run WHERE dag_id = $1 AND run_id = $2)

@@ -36,7 +36,7 @@ put_dags AS (
     ORDER BY dag_id   -- as all who lock rows of dags do: so they never wait for one another in a circle
     ON CONFLICT (dag_id) DO UPDATE SET file = excluded.file, version_id = excluded.version_id, removed = false
     -- One that lives in another file is left alone: it is missing in the answer then.
-    WHERE dag.file = excluded.file OR dag.removed
+    WHERE (dag.file = excluded.file OR dag.removed) AND NOT dag.forgotten
     RETURNING dag_id, version_id
 ),
 gone AS (
@@ -65,9 +65,9 @@ FROM dag_file ORDER BY file
 SELECT file, files FROM bundle WHERE hash = $1
 
 -- name: find_taken
--- Dags of these names that live in another file, which is still there.
-SELECT dag_id, file FROM dag
-WHERE dag_id = ANY ($1::text[]) AND file <> $2 AND NOT removed
+-- Dags of these names that live in another file, which is still there, or whose history is still being deleted.
+SELECT dag_id, file, forgotten FROM dag
+WHERE dag_id = ANY ($1::text[]) AND (forgotten OR file <> $2 AND NOT removed)
 ORDER BY dag_id LIMIT 1
 
 -- name: remove_dags_of_file

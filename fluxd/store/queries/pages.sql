@@ -69,7 +69,7 @@ SELECT dag.dag_id, dag.file, dag.paused, dag.removed, dag.next_due_at, dag.first
 FROM dag
 LEFT JOIN dag_version version ON version.id = dag.version_id
 LEFT JOIN dag_file ON dag_file.file = dag.file
-WHERE dag.dag_id = $1::text
+WHERE dag.dag_id = $1::text AND NOT dag.forgotten
 
 -- name: page_dag_runs
 -- The newest $3 runs with a number below $2.
@@ -118,7 +118,7 @@ FROM dag
 JOIN dag_version version ON version.dag_id = dag.dag_id
 JOIN bundle ON bundle.hash = version.bundle
 LEFT JOIN dag_file ON dag_file.file = dag.file
-WHERE dag.dag_id = $1::text AND ($2::int IS NULL OR version.number = $2)
+WHERE dag.dag_id = $1::text AND NOT dag.forgotten AND ($2::int IS NULL OR version.number = $2)
 ORDER BY version.number DESC
 LIMIT 1
 
@@ -130,7 +130,7 @@ SELECT run.*, version.number AS version, version.spec, dag.paused,
         ORDER BY number LIMIT 1) AS newer
 FROM run
 JOIN dag_version version ON version.id = run.version_id
-JOIN dag ON dag.dag_id = run.dag_id
+JOIN dag ON dag.dag_id = run.dag_id AND NOT dag.forgotten
 WHERE run.dag_id = $1::text AND run.run_id = $2::text
 
 -- name: page_run_tasks

@@ -52,20 +52,22 @@ DELETE FROM task_state USING unnest($1::bigint[], $2::text[], $3::integer[]) AS 
 WHERE (task_state.run_number, task_state.task_id, task_state.map_index) = (gone.run_number, gone.task_id, gone.map_index)
 
 -- name: forget_dags
--- All history goes with the row of the dag; the numbers that were given stay given.
+-- The dag is gone for everybody at once; its history goes in batches (forgotten.sql). The numbers that were given stay
+-- given.
 WITH kept AS (
     UPDATE high_water
     SET run_number = greatest(run_number, (SELECT max(number) FROM run)),
         fence = greatest(high_water.fence, (SELECT max(fence) FROM attempt))
 )
-DELETE FROM dag WHERE dag_id = ANY ($1::text[])
+UPDATE dag SET forgotten = true, removed = true WHERE dag_id = ANY ($1::text[])
 
 -- name: load_dags
-SELECT dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec,
+SELECT dag.dag_id, dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec,
        dag.next_due_at IS NOT NULL
        OR EXISTS (SELECT FROM run WHERE run.dag_id = dag.dag_id AND run.due_at IS NOT NULL)
        OR EXISTS (SELECT FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id) AS seen_before
 FROM dag JOIN dag_version ON dag_version.id = dag.version_id
+WHERE NOT dag.forgotten
 ORDER BY dag.dag_id
 
 -- name: load_past
@@ -102,7 +104,7 @@ WHERE run.dag_id = $1 AND run.due_at < $2
 ORDER BY run.due_at DESC LIMIT 1
 
 -- name: load_versions
-SELECT id, spec FROM dag_version
+SELECT id AS version_id, spec FROM dag_version
 WHERE id IN (SELECT version_id FROM run WHERE state IN ('queued', 'running'))
 
 -- name: load_runs

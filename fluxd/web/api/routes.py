@@ -60,6 +60,14 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/status", system.status, "How the daemon is and what lives", s.STATUS),
     Route(
         "GET",
+        "/quarantine",
+        system.put_aside,
+        "What could not be taken and was put aside, with its evidence; the newest first",
+        s.record({"quarantine": s.many(s.ASIDE)}),
+        query=(Field("limit", "integer", "How many at most", default=100, least=1, most=1000),),
+    ),
+    Route(
+        "GET",
         "/dags",
         dags.list_dags,
         "The dags, by id",

@@ -225,4 +225,31 @@ COUNTS = {
     "waiting_tasks": maybe(INTEGER),
     "clock_difference_s": maybe(NUMBER),
 }
-STATUS = record({"started_at": TIME, "uptime_s": NUMBER, "home": TEXT, "database_answers": BOOLEAN, **COUNTS})
+STATUS = record(
+    {
+        "started_at": TIME,
+        "uptime_s": NUMBER,
+        "home": TEXT,
+        "database_answers": BOOLEAN,
+        # Sentences: which of turns, saves and the runner's answers are late; and seconds since the last of each.
+        "late": many(TEXT),
+        "ages": record({"turn": maybe(NUMBER), "save": maybe(NUMBER), "runner": maybe(NUMBER)}),
+        **COUNTS,
+    }
+)
+ASIDE = record(
+    {
+        "id": INTEGER,
+        "at": TIME,
+        "times": INTEGER,
+        "kind": TEXT,
+        "dag_id": maybe(TEXT),
+        "run_id": maybe(TEXT),
+        "task_id": maybe(TEXT),
+        "fence": maybe(INTEGER),
+        "event": ANY,
+        "error": TEXT,
+        "traceback": TEXT,
+        "outcome": TEXT,
+    }
+)

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from fluxd.store import accounts, api_views
+from fluxd.store import accounts, api_views, quarantine
 from fluxd.store.database import GONE
 from fluxd.web.api.answers import answer
 from fluxd.web.api.schemas import COUNTS
@@ -32,10 +32,17 @@ async def status(ask: Ask) -> web.Response:
             "started_at": ask.state.started_at,
             "uptime_s": round(uptime, 3),
             "home": str(ask.state.settings.home),
+            "late": ask.state.health.late(),
+            "ages": {"turn": None, "save": None, "runner": None} | ask.state.health.ages(),
             "database_answers": answers,
             **counts,
         }
     )
+
+
+async def put_aside(ask: Ask) -> web.Response:
+    """What could not be taken and was put aside, with its evidence."""
+    return answer({"quarantine": await quarantine.read(ask.db, ask.query["limit"])})
 
 
 async def login_link(ask: Ask) -> web.Response:

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from fluxd.web.pages import actions, dag, dags, login, run, source, task
+from fluxd.web.pages import actions, dag, dags, login, quarantine, run, source, task
 
 _DAG = "/dags/{dag_id}"
 _RUN = _DAG + "/runs/{run_id}"
@@ -15,6 +15,7 @@ ROUTES = [
     web.post("/logout", login.leave),
     web.post("/theme", login.choose_theme),
     web.get("/dags", dags.page),
+    web.get("/quarantine", quarantine.page),
     web.get(_DAG, dag.page),
     web.get(_DAG + "/trigger", dag.page),
     web.get(_DAG + "/source", source.page),

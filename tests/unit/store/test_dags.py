@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fluxd.errors import Refused
-from fluxd.store import dags, turns
+from fluxd.store import dags, loading
 from fluxd.store.dags import KnownFile, spec_hash
 from fluxd.store.database import Database
 
@@ -45,11 +45,14 @@ async def test_dags_that_a_file_no_longer_defines_are_gone_and_may_come_back(db:
     await store(db, "a.py", "b1", spec("x"), spec("y"))
     assert (await store(db, "a.py", "b2", spec("x"))).gone == ["y"]
     assert (await store(db, "a.py", "b2", spec("x"))).gone == [], "told once"
-    assert [(dag.spec.dag_id, dag.removed) for dag in (await turns.load(db.writer)).dags] == [("x", False), ("y", True)]
+    assert [(dag.spec.dag_id, dag.removed) for dag in (await loading.load(db.writer)).snapshot.dags] == [
+        ("x", False),
+        ("y", True),
+    ]
     assert (await store(db, "a.py", "b3")).gone == ["x"], "a file may define nothing"
     back = await store(db, "a.py", "b1", spec("x"), spec("y"))
     assert [changed for _, _, changed in back] == [True, True], "a dag that came back is news, whatever its version"
-    assert not any(dag.removed for dag in (await turns.load(db.writer)).dags)
+    assert not any(dag.removed for dag in (await loading.load(db.writer)).snapshot.dags)
 
 
 async def test_a_dag_in_two_files_is_refused_and_nothing_stored(db: Database) -> None:
@@ -91,10 +94,10 @@ async def test_a_file_that_breaks_keeps_its_dags(db: Database) -> None:
 async def test_what_a_dag_is_at_first_sight(db: Database, setting: bool, asked: bool | None, paused: bool) -> None:
     one = spec("x", is_paused_upon_creation=asked)
     await store(db, "a.py", "b1", one, paused=setting)
-    assert (await turns.load(db.writer)).dags[0].paused is paused
+    assert (await loading.load(db.writer)).snapshot.dags[0].paused is paused
     # Seen before, it stays as it is.
     await store(db, "a.py", "b2", one, paused=not paused)
-    assert (await turns.load(db.writer)).dags[0].paused is paused
+    assert (await loading.load(db.writer)).snapshot.dags[0].paused is paused
 
 
 async def test_a_thousand_dags_in_one_file(db: Database) -> None:

@@ -13,7 +13,7 @@ from fluxd.core.model import Attempt, Instance, Run
 from fluxd.core.snapshot import PastRun
 from fluxd.core.states import AttemptState, RunState, State, StopReason
 from fluxd.errors import Unavailable
-from fluxd.store import dags, turns, worker
+from fluxd.store import dags, forgotten, loading, turns, worker
 from fluxd.store.database import Database
 from fluxd.store.queries import QUERIES
 
@@ -74,7 +74,7 @@ async def test_what_was_saved_is_loaded_and_saving_twice_is_saving_once(db: Data
     )
     for _ in range(2):
         await turns.save(db.writer, saves)
-        found = await turns.load(db.writer)
+        found = (await loading.load(db.writer)).snapshot
         assert (found.runs, found.instances, found.attempts) == ([run], [instance], [attempt])
         assert (found.last_run_number, found.last_fence) == (1, 7)
         assert found.pools == {"default_pool": 128}
@@ -103,7 +103,7 @@ async def test_a_word_of_an_older_attempt_changes_no_instance(db: Database) -> N
 
     async def after(instance: Instance) -> Instance:
         await turns.save(db.writer, Saves(instances=[instance]))
-        return (await turns.load(db.writer)).instances[0]
+        return (await loading.load(db.writer)).snapshot.instances[0]
 
     for right in (instance_of(7, State.QUEUED), instance_of(7, State.RUNNING), instance_of(8, State.QUEUED)):
         assert await after(right) == right
@@ -127,7 +127,7 @@ async def test_one_attempt_ends_and_the_next_begins_in_one_turn_whatever_their_o
     await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=[instance_of(7)], attempts=[attempt_of(7)]))
     ended = attempt_of(7, AttemptState.FAILED, ended_at=T0)
     await turns.save(db.writer, Saves(attempts=[attempt_of(8, try_number=2), ended]))
-    assert [one.fence for one in (await turns.load(db.writer)).attempts] == [8]
+    assert [one.fence for one in (await loading.load(db.writer)).snapshot.attempts] == [8]
 
 
 async def test_no_second_attempt_while_the_first_may_live_and_then_nothing_is_saved(db: Database) -> None:
@@ -136,7 +136,7 @@ async def test_no_second_attempt_while_the_first_may_live_and_then_nothing_is_sa
     wrong = Saves(instances=[instance_of(8, State.RUNNING)], attempts=[attempt_of(8, try_number=2)])
     with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_live"):
         await turns.save(db.writer, wrong)
-    assert (await turns.load(db.writer)).instances == [instance_of(7)]
+    assert (await loading.load(db.writer)).snapshot.instances == [instance_of(7)]
 
 
 async def test_a_tick_is_one_run(db: Database) -> None:
@@ -170,7 +170,9 @@ async def test_a_forgotten_dag_leaves_only_the_numbers_it_used(db: Database) -> 
     )
     for _ in range(2):
         await turns.save(db.writer, Saves(cursors=[DagCursor("sales", None, paused=False, forgotten=True)]))
-        found = await turns.load(db.writer)
+        while await forgotten.batch(db.writer, "sales", rows=1):
+            pass
+        found = (await loading.load(db.writer)).snapshot
         assert (found.dags, found.runs, found.instances, found.attempts) == ([], [], [], [])
         assert (found.last_run_number, found.last_fence) == (41, 70)
     for table in ("dag_version", "xcom", "tick_skip"):
@@ -181,7 +183,7 @@ async def test_finished_runs_are_not_loaded(db: Database) -> None:
     version_id = await sales(db)
     done = run_of(version_id, 1, state=RunState.SUCCESS, ended_at=T0)
     await turns.save(db.writer, Saves(runs=[done], instances=[instance_of(7, State.SUCCESS)]))
-    found = await turns.load(db.writer)
+    found = (await loading.load(db.writer)).snapshot
     assert (found.runs, found.instances, found.versions) == ([], [], {})
     assert found.last_run_number == 1
     revived = await turns.revive(db.writer, "sales", "scheduled__1")
@@ -191,12 +193,12 @@ async def test_finished_runs_are_not_loaded(db: Database) -> None:
 
 async def test_what_later_runs_look_back_at_is_loaded(db: Database) -> None:
     version_id = await sales(db)
-    assert not (await turns.load(db.writer)).dags[0].seen_before
+    assert not (await loading.load(db.writer)).snapshot.dags[0].seen_before
     ended = {"state": RunState.SUCCESS, "ended_at": T0}
     runs = [run_of(version_id, 1, **ended), run_of(version_id, 2, **ended), run_of(version_id, 3)]
     rows = [replace(instance_of(7, State.SKIPPED), run_number=number) for number in (1, 2)]
     await turns.save(db.writer, Saves(runs=runs, instances=rows))
-    found = await turns.load(db.writer)
+    found = (await loading.load(db.writer)).snapshot
     assert found.dags[0].seen_before
     past = PastRun("sales", T0 + timedelta(days=2), T0 + timedelta(days=1), {("load", -1): State.SKIPPED})
     assert found.past == [past]
@@ -216,7 +218,7 @@ async def test_a_try_is_shown_as_one_whatever_its_legs(db: Database) -> None:
     wait = attempt_of(8, AttemptState.WAITING, leg=2, executor="daemon", started_at=T0 + timedelta(seconds=1))
     rows = [instance_of(8, State.WAITING)]
     await turns.save(db.writer, Saves(runs=[run_of(version_id)], instances=rows, attempts=[asked, wait]))
-    assert (await turns.load(db.writer)).attempts == [wait]
+    assert (await loading.load(db.writer)).snapshot.attempts == [wait]
     over = replace(wait, state=AttemptState.SUCCESS, ended_at=T0 + timedelta(seconds=9))
     late = replace(asked, state=AttemptState.WAITING, ended_at=None)  # an end that is told again
     await turns.save(db.writer, Saves(attempts=[late, over]))
@@ -278,7 +280,7 @@ async def test_no_output_of_a_task_can_break_a_save(db: Database) -> None:
     assert rows["odd keys"] == {"1": "a", "None": "b"}
     assert rows[KEPT] == 1
     assert rows["k" * 500] == 3, "the last of two keys that are one once they are cut"
-    found = await turns.load(db.writer)
+    found = (await loading.load(db.writer)).snapshot
     assert (found.runs[0].reason, found.runs[0].conf, found.runs[0].created_by) == (KEPT, {"x": KEPT}, KEPT)
     assert (found.instances[0].reason, found.instances[0].wait) == (KEPT, {"path": KEPT})
     assert (found.attempts[0].reason, found.attempts[0].rendered) == (KEPT, {"cmd": KEPT})
@@ -295,7 +297,7 @@ async def test_a_link_that_broke_during_a_save_is_told_and_the_save_can_be_repea
             await turns.save(db.writer, saves)
     await db.renew_writer()
     await turns.save(db.writer, saves)
-    assert (await turns.load(db.writer)).runs == saves.runs
+    assert (await loading.load(db.writer)).snapshot.runs == saves.runs
 
 
 async def test_the_states_of_the_model_are_those_of_the_database(db: Database) -> None:
