@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fluxd.authoring import checks
 from fluxd.authoring.current import building
 from fluxd.authoring.node import DagNode
+from fluxd.authoring.operator import check_place
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class TaskGroup(DagNode):
         what = f"TaskGroup {group_id!r}"
         for name in unknown:
             raise checks.unknown_argument(name, ("prefix_group_id", "default_args", "parent_group", "tooltip"), what)
+        check_place(dag, parent_group, "parent_group", what)
         stack = building.get()
         around = parent_group or (stack[-1] if stack and dag in (None, stack[-1].dag) else dag)
         if around is None:

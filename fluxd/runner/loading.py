@@ -17,12 +17,12 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec, PathFinder
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, ModuleType
 from typing import Any
 
 import fluxd
 from fluxd import DAG, chain, task
-from fluxd.authoring import registry
+from fluxd.authoring import registry, safely
 from fluxd.errors import FluxError
 from fluxd.filenames import is_dag_file
 from fluxd.runner.protocol import encode
@@ -205,10 +205,12 @@ def load(source: Source, file: str, timeout_s: float, memory_mb: int) -> tuple[l
 
 def describe(error: BaseException, file: str, dags_dir: str, timeout_s: float, memory_mb: int) -> dict[str, Any]:
     """The error of an import in one sentence, with the user's frames only."""
-    frames = [frame for frame in _frames(error.__traceback__) if frame.filename.startswith(f"{dags_dir}/")]
+    frames = [
+        frame for frame in traceback.extract_tb(safely.traceback_of(error)) if frame.filename.startswith(f"{dags_dir}/")
+    ]
     line = frames[-1].lineno if frames else None
     where = os.path.relpath(frames[-1].filename, dags_dir) if frames else file
-    shown = "".join(traceback.format_list(frames[-8:])) + "".join(traceback.format_exception_only(error))
+    shown = "".join(traceback.format_list(frames[-8:])) + _last_lines(error)
     if isinstance(error, SyntaxError) and (error.filename or "").startswith(f"{dags_dir}/"):
         line, where = error.lineno, os.path.relpath(str(error.filename), dags_dir)
     place = f"{where}, line {line}" if line else where
@@ -216,12 +218,12 @@ def describe(error: BaseException, file: str, dags_dir: str, timeout_s: float, m
     return {"code": code, "message": f"{place}: {words}", "line": line, "file": where, "traceback": shown[-20_000:]}
 
 
-def _frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
-    return traceback.extract_tb(tb)
+def _last_lines(error: BaseException) -> str:
+    return safely.formatted(error, None).removeprefix("Traceback (most recent call last):\n")
 
 
 def _words(error: BaseException, timeout_s: float, memory_mb: int) -> tuple[str, str]:
-    kind, text = type(error).__name__, str(error).strip()
+    kind, text = safely.kind(error), safely.text(error).strip()
     match error:
         case FluxError():
             return error.code, error.message
@@ -234,7 +236,10 @@ def _words(error: BaseException, timeout_s: float, memory_mb: int) -> tuple[str,
         case ImportError():
             return "FLX-2002", f"{text} ({kind}); install it into Flux's environment or mend the import."
         case SystemExit():
-            return "FLX-2008", f"it calls sys.exit({error.code!r}) while being imported; a dag file only defines dags."
+            return (
+                "FLX-2008",
+                f"it calls sys.exit({safely.spoken(error.code)}) while being imported; a dag file only defines dags.",
+            )
         case KeyboardInterrupt():
             return "FLX-2008", "it raises KeyboardInterrupt while being imported; a dag file only defines dags."
         case OSError() if error.filename:
