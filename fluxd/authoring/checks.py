@@ -137,7 +137,7 @@ def seconds(value: Any, what: str, positive: bool = False) -> float:
     if isinstance(value, dt.timedelta):
         found = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        found = math.inf if value > SECONDS_MAX else float(value)  # a whole number may be too large for a float
+        found = float(value) if abs(value) <= SECONDS_MAX else math.inf  # a whole number may be too large for a float
     elif isinstance(value, str) and DURATION.fullmatch(value):
         found = sum(float(number) * SECONDS[unit] for number, unit in DURATION_PART.findall(value))
     if found is None or not 0 <= found <= SECONDS_MAX or (positive and found == 0):

@@ -8,6 +8,7 @@ from fluxd.authoring import checks
 from fluxd.authoring.current import building
 from fluxd.authoring.node import DagNode
 from fluxd.authoring.operator import check_place
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class TaskGroup(DagNode):
         tooltip: str = "",
         **unknown: Any,
     ) -> None:
-        what = f"TaskGroup {group_id!r}"
+        what = f"TaskGroup {spoken(group_id)}"
         for name in unknown:
             raise checks.unknown_argument(name, ("prefix_group_id", "default_args", "parent_group", "tooltip"), what)
         check_place(dag, parent_group, "parent_group", what)

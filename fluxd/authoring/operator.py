@@ -62,6 +62,8 @@ class OperatorType(type):
         taken = {name: value for name, value in defaults.items() if name in own.names or name in TASK_ARGUMENTS}
         kwargs = {**taken, **kwargs}
         task_id = kwargs.get("task_id")
+        if task_id is not None:
+            checks.identifier(task_id, "task_id")
         what = f"{cls.__name__} {task_id!r}" if task_id else cls.__name__
         for name in kwargs:
             if name not in own.names and name not in TASK_ARGUMENTS:
@@ -85,7 +87,7 @@ class OperatorType(type):
 def _place(kwargs: dict[str, Any]) -> "tuple[DAG | None, TaskGroup | None]":
     """The dag and the group that an operator with these arguments is made in; takes `dag` and `task_group` out."""
     dag, group = kwargs.pop("dag", None), kwargs.pop("task_group", None)
-    check_place(dag, group, "task_group", f"Task {kwargs.get('task_id')!r}")
+    check_place(dag, group, "task_group", f"Task {spoken(kwargs.get('task_id'))}")
     stack = building.get()
     if group is None and stack and (dag is None or stack[-1].dag is dag):
         group = stack[-1]

@@ -58,6 +58,7 @@ class FileSensor(BaseSensor):
     async def poke(self, context: dict[str, Any] | None = None) -> PokeResult:
         """Look for the file, in a thread of its own: a file system may hang, and nobody waits for that one then."""
         look = Scan()
+        self._beginning()  # refused here, where nobody has asked for our arguments
         try:
             return await in_thread(lambda: self._look(look))
         finally:
@@ -68,8 +69,11 @@ class FileSensor(BaseSensor):
             "path": self._pattern(),
             "min_size": self.min_size,
             "unchanged_for": self.unchanged_for,
-            "contains": checks.optional(fields.rendered, self.contains, f"contains of FileSensor {self.task_id!r}"),
+            "contains": self._beginning(),
         }
+
+    def _beginning(self) -> str | None:
+        return checks.optional(fields.rendered, self.contains, f"contains of FileSensor {self.task_id!r}")
 
     def _pattern(self) -> str:
         path = fields.rendered(fields.path(self.path), f"path of FileSensor {self.task_id!r}")
