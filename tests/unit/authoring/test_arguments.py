@@ -19,8 +19,10 @@ from fluxd.ops import BashOperator, EmptyOperator, PythonOperator
 from fluxd.sensors import FileSensor, TimeSensor
 
 EDGES: list[Any] = [
-    None, 0, 1, -1, 10**5000, -(10**400), 2**31, 0.0, 0.5, -0.5, math.nan, math.inf, True, False, "", "  ", "x", "\0", "\ud800",
-    "1h", "0s", "-1s", "9" * 400 + "d", b"x", [], [1], [None], [""], {}, {1: 2}, {"a": None}, set(), {1, "a"}, object(), print,
+    None, 0, 1, -1, 10**5000, -(10**400), 2**31, 0.0, 0.5, -0.5, math.nan, math.inf, True, False, "", "  ", "x", "\0",
+    "\ud800",
+    "1h", "0s", "-1s", "9" * 400 + "d", b"x", [], [1], [None], [""], {}, {1: 2}, {"a": None}, set(), {1, "a"}, object(),
+    print,
     dt.timedelta(0), dt.timedelta(seconds=-1), dt.timedelta.max, dt.datetime.max, dt.date.min, dt.time(), Decimal(1),
     Path(), Path("x"), range(3), lambda: None, int, "{{ ds }}", "x" * 100_000,
 ]  # fmt: skip
