@@ -55,18 +55,28 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__pycache__" for part in path.split("/"))
 
 
-def python_files(folder: Path, start: str = "") -> tuple[dict[str, Stamp], set[str]]:
-    """The Python files at or below `start`, without hidden ones: {relative path: stamp}, and what could not be read.
+@dataclass(frozen=True)
+class Found:
+    """The Python files at or below a folder, and what of it makes inotify tell of other paths than those."""
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)  # by relative path
+    unread: set[str] = field(default_factory=set)
+    links: dict[str, Identity] = field(default_factory=dict)  # to folders: where each leads
+    shared: set[str] = field(default_factory=set)  # files that have other names too: links, also hard ones
+
+
+def python_files(folder: Path, start: str = "") -> Found:
+    """What lies at or below `start`, without hidden files.
 
     Links are followed, but not back to a folder that leads to them. Raises OSError when `folder` itself is away.
     """
-    stamps: dict[str, Stamp] = {}
-    unread: set[str] = set()
+    result = Found()
+    stamps, unread = result.stamps, result.unread
     parts = Path(start).parts
     try:
         above = frozenset(_identity(Path(folder, *parts[:depth])) for depth in range(len(parts)))
     except (FileNotFoundError, NotADirectoryError):
-        return stamps, unread
+        return result
     ahead = [(start, above)] if len(above) == len(parts) else []
     while ahead:
         name, above = ahead.pop()
@@ -75,14 +85,18 @@ def python_files(folder: Path, start: str = "") -> tuple[dict[str, Stamp], set[s
             found = path.stat()
             if stat.S_ISREG(found.st_mode) and name.endswith(".py"):
                 stamps[name] = (found.st_mtime_ns, found.st_size)
+                if found.st_nlink > 1 or path.is_symlink():
+                    result.shared.add(name)
             elif stat.S_ISDIR(found.st_mode) and (own := (found.st_dev, found.st_ino)) not in above:
                 ahead += [(f"{name}/{entry}" if name else entry, above | {own}) for entry in _entries(path)]
+                if name and path.is_symlink():
+                    result.links[name] = own
         except OSError as error:
             if not name:
                 raise
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 unread.add(name)
-    return stamps, unread
+    return result
 
 
 def _entries(path: Path) -> list[str]:
@@ -136,6 +150,8 @@ class _Watch:
         self._real = folder  # where the folder is now, links resolved
         self._own: Identity = (0, 0)
         self._stamps: dict[str, Stamp] = {}
+        self._links: dict[str, Identity] = {}
+        self._is_linked = False  # one file may have several paths, of which inotify tells one: perhaps a hidden one
         self._hindrance = ""  # said once, and not at every look
 
     def run(self) -> None:
@@ -166,7 +182,11 @@ class _Watch:
             looked = time.monotonic()
             while not self._stop.is_set():
                 touched = self._touched(watcher)
-                if touched and not self._look_at(touched):
+                if touched and self._is_linked:
+                    if not self._look_through(touched=touched):
+                        return
+                    looked = time.monotonic()
+                elif touched and not self._look_at(touched):
                     return
                 if _identity(self._folder) != self._own:
                     return
@@ -186,13 +206,19 @@ class _Watch:
         if isinstance(told, str):  # why there is nothing
             return set()
         paths = {os.path.relpath(path, self._real) for _, path in told} - {"."}
-        return {path for path in paths if not _is_hidden(path)}
+        return paths if self._is_linked else {path for path in paths if not _is_hidden(path)}
 
-    def _look_through(self, *, anew: bool = False) -> bool:
-        """Look at all. False when another folder is in this place now: what was seen counts for nothing."""
-        now, unread = python_files(self._real)
+    def _look_through(self, *, anew: bool = False, touched: frozenset[str] | set[str] = frozenset()) -> bool:
+        """Look at all. False when a new watch is needed: another folder is in this place now (what was seen counts for
+        nothing then), or a link leads elsewhere, since inotify follows links when a watch begins, and then no more."""
+        found = python_files(self._real)
+        if not anew and found.links != self._links:
+            return False
+        now, unread = found.stamps, found.unread
+        self._links, self._is_linked = found.links, bool(found.links or found.shared)
         before = self._stamps
-        changed = {file for file, stamp in now.items() if before.get(file) != stamp}
+        # A file that is told of was written, even when its stamp is the same: the clock of a disk is coarse.
+        changed = {file for file, stamp in now.items() if file in touched or before.get(file) != stamp}
         kept = {file: before[file] for file in before.keys() - now.keys() if lies_in(file, unread)}
         gone = before.keys() - now.keys() - kept.keys()
         return self._found(now | kept, FolderChange(changed, gone, now.keys() | kept.keys(), unread, anew))
@@ -205,9 +231,10 @@ class _Watch:
         now: dict[str, Stamp] = {}
         unread: set[str] = set()
         for path in touched:
-            stamps, missed = python_files(self._real, path)
-            now |= stamps
-            unread |= missed
+            found = python_files(self._real, path)
+            now |= found.stamps
+            unread |= found.unread
+            self._is_linked = self._is_linked or bool(found.shared or found.links)
         # A file that is told of was written, even when its stamp is the same: the clock of a disk is coarse.
         changed = {file for file, stamp in now.items() if file in touched or self._stamps.get(file) != stamp}
         maybe_gone = touched - now.keys()  # files, or folders above files

@@ -56,7 +56,7 @@ class DAG:
         self,
         dag_id: str,
         *,
-        schedule: str | dt.timedelta | None = None,
+        schedule: str | dt.timedelta | None = checks.NOT_GIVEN,
         start_date: Moment = None,
         end_date: Moment = None,
         timezone: str | dt.tzinfo | None = None,
@@ -83,13 +83,14 @@ class DAG:
 
         self.dag_id = checks.identifier(dag_id, "dag_id")
         # The older name of `schedule` is in many people's fingers.
-        schedule = older.pop("schedule_interval", schedule)
+        older_name = older.pop("schedule_interval", checks.NOT_GIVEN)
+        schedule = checks.one_name(f"DAG {dag_id!r}", schedule=schedule, schedule_interval=older_name)
         for name in older:
             raise checks.unknown_argument(name, DAG_ARGUMENTS, f"DAG {dag_id!r}")
         self.file, self.line = traces.caller()
         self.default_args = checks.mapping(default_args, of("default_args"))
         start_date, end_date = _dates_of_the_dag(self.default_args, start_date, end_date)
-        self.timezone = checks.zone(timezone or zone_of(start_date), of("timezone"))
+        self.timezone = checks.zone(zone_of(start_date) if timezone is None else timezone, of("timezone"))
         self.dst = checks.one_of(dst, DST_RULES, of("dst"))
         self.start_date, self.end_date = _bounds(start_date, end_date, self.timezone, of)
         self.schedule = make_schedule(schedule, str(self.timezone), self.dst, of("schedule"))

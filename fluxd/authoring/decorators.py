@@ -13,6 +13,7 @@ from fluxd.authoring.function import FunctionTask, check_call
 from fluxd.authoring.group import TaskGroup
 from fluxd.authoring.params import Param
 from fluxd.authoring.references import ParamRef
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 
@@ -27,6 +28,9 @@ class TaskFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self.arguments = dict(arguments)
+        for own in ("python_callable", "op_args", "op_kwargs"):
+            if own in arguments:
+                raise Invalid("FLX-1002", f"@task takes no argument {own!r}: it comes from the function and its call.")
 
     def override(self, **arguments: Any) -> "TaskFunction":
         """The same function with other task arguments: `load.override(task_id="load_eu", retries=3)(rows)`."""
@@ -73,7 +77,7 @@ def task(function: Any = None, /, **arguments: Any) -> Any:
     if function is None:
         return lambda function: TaskFunction(function, arguments)
     if not callable(function):
-        raise Invalid("FLX-1003", f"@task decorates a function, not {function!r:.80}.")
+        raise Invalid("FLX-1003", f"@task decorates a function, not {spoken(function)}.")
     return TaskFunction(function, arguments)
 
 
@@ -90,6 +94,8 @@ def dag(first: Any = None, /, **arguments: Any) -> Any:
     if callable(first):
         return _dag_factory(first, arguments)
     if first is not None:
+        if "dag_id" in arguments:
+            raise Invalid("FLX-1070", f"@dag is given a name twice, {spoken(first)} and as dag_id: give one of them.")
         arguments["dag_id"] = first
     return lambda function: _dag_factory(function, arguments)
 
@@ -111,7 +117,14 @@ def _dag_factory(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
             for name, parameter in signature.parameters.items()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         }
-        given["params"] = {**checks.mapping(given.get("params"), f"params of dag {given['dag_id']!r}"), **own}
+        params = checks.mapping(given.get("params"), f"params of dag {given['dag_id']!r}")
+        for name in params.keys() & own.keys():
+            raise Invalid(
+                "FLX-1070",
+                f"Param {name!r} of dag {given['dag_id']!r} is given in params and as an argument of the function: "
+                "give it once.",
+            )
+        given["params"] = {**params, **own}
         with DAG(**given) as made:
             function(**{name: ParamRef(name) for name in own})
         return made

@@ -3,13 +3,14 @@
 The outcome is what core.events.AttemptEnded describes. Nothing that a task does raises out of `run`.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fluxd.authoring import traces
+from fluxd.authoring import safely, traces
 from fluxd.authoring.context import Context, make_context
 from fluxd.authoring.current import running
 from fluxd.authoring.operator import BaseOperator
@@ -75,17 +76,18 @@ class Execution:
         try:
             outcome = self._perform()
         except SkipTask as skip:
-            outcome = _ended("skipped", skip, str(skip) or "the task skipped itself", retry=False)
-            _say(f"Skipped: {skip}\n" if str(skip) else "Skipped.\n")
+            why = safely.text(skip)
+            outcome = _ended("skipped", skip, why or "the task skipped itself", retry=False)
+            _say(f"Skipped: {why}\n" if why else "Skipped.\n")
         except TaskTerminated as stop:
             self._on_kill()
             outcome = _failed(stop, "FLX-3010: The task was told to stop and did.")
         except FluxError as error:
-            _say(f"{error}\n")
-            outcome = _failed(error, str(error), retry=not isinstance(error, Invalid))
+            _say(f"{safely.text(error)}\n")
+            outcome = _failed(error, safely.text(error), retry=not isinstance(error, Invalid))
         except TaskTimeout as error:
-            _say(f"{error}\n")
-            outcome = _failed(error, f"FLX-3040: {error}")
+            _say(f"{safely.text(error)}\n")
+            outcome = _failed(error, f"FLX-3040: {safely.text(error)}", retry=False)  # it had its time
         except FailTask as error:
             _say(traces.formatted(error))
             outcome = _failed(error, traces.sentence(error), retry=False)
@@ -94,7 +96,7 @@ class Execution:
                 outcome = {"state": "success"}
             else:
                 _say(traces.formatted(exit_))
-                outcome = _failed(exit_, f"the task called sys.exit({exit_.code!r})")
+                outcome = _failed(exit_, f"the task called sys.exit({safely.spoken(exit_.code)})")
         except KeyboardInterrupt:
             if self.local:
                 raise
@@ -180,15 +182,19 @@ class Execution:
             return
         try:
             self.operator.on_kill()
-        except Exception as error:
+        except BaseException as error:  # it was told to stop already: whatever this is, the task ends now
             _say(traces.formatted(error))
 
 
 def _say(text: str) -> None:
-    """Add to the log, which is what stderr is."""
-    sys.stdout.flush()
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    """Add to the log, which is what stderr is; the task may have put anything in the place of the streams."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    for stream in (sys.stderr, sys.__stderr__):
+        with contextlib.suppress(Exception):
+            stream.write(text)  # type: ignore[union-attr]
+            stream.flush()  # type: ignore[union-attr]
+            return
 
 
 def _finish(awaitable: Any) -> Any:
@@ -213,4 +219,4 @@ def _failed(error: BaseException, message: str, retry: bool = True) -> Outcome:
 
 
 def _ended(state: str, error: BaseException, message: str, retry: bool) -> Outcome:
-    return {"state": state, "error": {"type": type(error).__name__, "message": message, "retry": retry}}
+    return {"state": state, "error": {"type": safely.kind(error), "message": message, "retry": retry}}

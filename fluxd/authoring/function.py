@@ -10,6 +10,7 @@ from fluxd.authoring.context import whole
 from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.policy import TaskArguments
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 
@@ -34,16 +35,18 @@ class PythonOperator(BaseOperator):
         self,
         *,
         python_callable: Callable[..., Any],
-        op_args: Sequence[Any] = (),
+        op_args: Sequence[Any] | None = (),
         op_kwargs: Mapping[str, Any] | None = None,
         templates_dict: Mapping[str, Any] | None = None,
         **task_arguments: Unpack[TaskArguments],
     ) -> None:
         super().__init__(**task_arguments)
         if not callable(python_callable):
-            raise Invalid("FLX-1003", f"python_callable must be a function, not {python_callable!r:.80}.")
+            raise Invalid("FLX-1003", f"python_callable must be a function, not {spoken(python_callable)}.")
         self.python_callable = python_callable
-        self.op_args = list(op_args)
+        if op_args is not None and not isinstance(op_args, list | tuple):
+            raise Invalid("FLX-1003", f"op_args must be a list, not {spoken(op_args)}.")
+        self.op_args = list(op_args or ())
         self.op_kwargs = checks.mapping(op_kwargs, "op_kwargs")
         self.templates_dict = None if templates_dict is None else checks.mapping(templates_dict, "templates_dict")
 

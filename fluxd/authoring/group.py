@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 from fluxd.authoring import checks
 from fluxd.authoring.current import building
 from fluxd.authoring.node import DagNode
+from fluxd.authoring.operator import check_place
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
@@ -31,9 +33,10 @@ class TaskGroup(DagNode):
         tooltip: str = "",
         **unknown: Any,
     ) -> None:
-        what = f"TaskGroup {group_id!r}"
+        what = f"TaskGroup {spoken(group_id)}"
         for name in unknown:
             raise checks.unknown_argument(name, ("prefix_group_id", "default_args", "parent_group", "tooltip"), what)
+        check_place(dag, parent_group, "parent_group", what)
         stack = building.get()
         around = parent_group or (stack[-1] if stack and dag in (None, stack[-1].dag) else dag)
         if around is None:

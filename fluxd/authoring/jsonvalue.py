@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 SIZE_MAX_KB = 1024
@@ -91,5 +92,7 @@ def _text(value: str, what: str) -> str:
 
 def _key(key: Any, what: str) -> str:
     if not isinstance(key, str):
-        raise Invalid("FLX-3004", f"{what} holds a dict with the key {key!r:.60}: JSON keys are text, so use str(key).")
+        raise Invalid(
+            "FLX-3004", f"{what} holds a dict with the key {spoken(key)}: JSON keys are text, so use str(key)."
+        )
     return _text(key, what)

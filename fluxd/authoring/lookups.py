@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fluxd.authoring.checks import NOT_GIVEN, one_name
 from fluxd.errors import Invalid, NotFound
 
-MISSING: Any = object()
+MISSING: Any = NOT_GIVEN
 
 
 def _variable_name(prefix: str, name: str) -> str:
@@ -114,10 +115,10 @@ class Variable:
     @staticmethod
     def get(key: str, default: Any = MISSING, *, deserialize_json: bool = False, default_var: Any = MISSING) -> Any:
         """The text of a variable, or what its JSON says. Raises NotFound FLX-3006 where there is no default."""
+        default = one_name(f"Variable.get({key!r})", MISSING, default=default, default_var=default_var)
         name = _variable_name("FLUX_VAR_", key)
         text = os.environ.get(name)
         if text is None:
-            default = default_var if default is MISSING else default
             if default is MISSING:
                 raise NotFound("FLX-3006", f"There is no variable {key!r}: set {name}, or give a default.")
             return default

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def flat(nodes: Any) -> list[DagNode]:
     if isinstance(nodes, list | tuple | set | frozenset):
         return [node for inner in nodes for node in flat(inner)]
     hint = ": call it to make its task" if callable(nodes) else ""
-    raise Invalid(
-        "FLX-1014", f"Only tasks and groups can be wired with >>, not {type(nodes).__name__} {nodes!r:.80}{hint}."
-    )
+    raise Invalid("FLX-1014", f"Only tasks and groups can be wired with >>, not {spoken(nodes)}{hint}.")
 
 
 def connect(before: Any, after: Any) -> None:

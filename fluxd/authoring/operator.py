@@ -1,8 +1,9 @@
 """The base of all operators: a small class with fields and `execute`; what the scheduler needs stays in its policy."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Unpack
 
 from fluxd.authoring import checks
@@ -10,6 +11,7 @@ from fluxd.authoring.current import building
 from fluxd.authoring.node import DagNode
 from fluxd.authoring.policy import TASK_ARGUMENTS, Policy, TaskArguments, make_policy
 from fluxd.authoring.references import XComArg, references_in
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class OperatorType(type):
         taken = {name: value for name, value in defaults.items() if name in own.names or name in TASK_ARGUMENTS}
         kwargs = {**taken, **kwargs}
         task_id = kwargs.get("task_id")
+        if task_id is not None:
+            checks.identifier(task_id, "task_id")
         what = f"{cls.__name__} {task_id!r}" if task_id else cls.__name__
         for name in kwargs:
             if name not in own.names and name not in TASK_ARGUMENTS:
@@ -83,6 +87,7 @@ class OperatorType(type):
 def _place(kwargs: dict[str, Any]) -> "tuple[DAG | None, TaskGroup | None]":
     """The dag and the group that an operator with these arguments is made in; takes `dag` and `task_group` out."""
     dag, group = kwargs.pop("dag", None), kwargs.pop("task_group", None)
+    check_place(dag, group, "task_group", f"Task {spoken(kwargs.get('task_id'))}")
     stack = building.get()
     if group is None and stack and (dag is None or stack[-1].dag is dag):
         group = stack[-1]
@@ -91,15 +96,35 @@ def _place(kwargs: dict[str, Any]) -> "tuple[DAG | None, TaskGroup | None]":
     return dag, None if group is dag else group
 
 
+def check_place(dag: Any, group: Any, name: str, what: str) -> None:
+    """Refuse a `dag=` and a group that are none, or that belong to different dags."""
+    for argument, value, like in (("dag", dag, "default_args"), (name, group, "child_id")):
+        if value is not None and not (hasattr(value, "dag") and hasattr(value, like)):
+            # A dag may stand for a group: it is the outermost.
+            if argument == name and getattr(value, "dag", None) is value:
+                continue
+            raise Invalid("FLX-1003", f"{argument} of {what} cannot be {spoken(value)}: give the object itself.")
+    if dag is not None and group is not None and group.dag is not dag:
+        raise Invalid(
+            "FLX-1071",
+            f"{what} is given dag={dag.dag_id!r} and a {name} of dag {group.dag.dag_id!r}: give one of them.",
+        )
+
+
 class BaseOperator(DagNode, metaclass=OperatorType):
     """A kind of work. A subclass names its `template_fields` and has `execute(context)`, `def` or `async def`.
 
     What `execute` returns is the task's XCom `return_value`. Its attributes named in `template_fields` are rendered
-    before it runs; a text that is the name of a file with an ending of `template_ext` is replaced by the file.
+    before it runs; a text that is the name of a file with an ending of `template_ext` is replaced by the file (see
+    `names_file`).
     """
 
     template_fields: ClassVar[Sequence[str]] = ()
     template_ext: ClassVar[Sequence[str]] = ()
+    # Template fields in which an expression must not come to None, since the text "None" would be taken for a value.
+    strict_fields: ClassVar[Sequence[str]] = ()
+    # Template fields that a shell reads: what a run was given from outside must be quoted there.
+    shell_fields: ClassVar[Sequence[str]] = ()
     # Whether a text with such an ending may also be something else than the name of a file.
     template_file_optional: ClassVar[bool] = False
     kind: ClassVar[str] = "operator"
@@ -108,6 +133,8 @@ class BaseOperator(DagNode, metaclass=OperatorType):
     dag: "DAG | None"
     task_group: "TaskGroup | None"
     task_policy: Policy
+    # Of a rendered copy: template field -> the path of the file that its text came from.
+    template_files: Mapping[str, str] = MappingProxyType({})
     _given: dict[str, Any]
 
     def __init__(self, **task_arguments: Unpack[TaskArguments]) -> None:
@@ -120,6 +147,10 @@ class BaseOperator(DagNode, metaclass=OperatorType):
 
     def on_kill(self) -> None:
         """Called when the attempt is told to stop, after the `finally` blocks of `execute`: end what runs elsewhere."""
+
+    def names_file(self, field: str, value: str) -> bool:
+        """Whether the text of a template field (or an item of a list in it) is the name of a template file."""
+        return value.endswith(tuple(self.template_ext)) and not any(c.isspace() for c in value)
 
     def spawn(self) -> dict[str, Any] | None:
         """`{"argv": […], "env": {…}}` where the task is one command that needs nothing of Python; else None."""

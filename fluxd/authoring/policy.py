@@ -88,6 +88,8 @@ def _check(name: str, value: Any, what: str) -> Any:
             return check_executor(value, what)
         case "email":
             return checks.texts(value, what)
+        case "pool" | "queue":
+            return checks.filled(value, what)
         case _:
             return checks.text(value, what)
 

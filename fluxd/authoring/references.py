@@ -92,6 +92,11 @@ class ParamRef(Reference):
         return context["params"][self.name]
 
 
+def is_dynamic(value: Any) -> bool:
+    """Whether a value is known only when its task runs."""
+    return isinstance(value, Reference) or is_template(value)
+
+
 def references_in(value: Any) -> Iterator[Reference]:
     """The references in a value and in the lists, tuples, sets and dicts it is made of."""
     if isinstance(value, Reference):

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 from fluxd.authoring import checks
+from fluxd.authoring.safely import spoken
 from fluxd.core.cron import PRESETS
 from fluxd.core.spec import Schedule
 from fluxd.core.timetable import validate_schedule
@@ -24,14 +25,14 @@ def make_schedule(given: Any, timezone: str, dst: str, what: str) -> Schedule:
             if name not in PRESETS:
                 meant = checks.nearest(name, [*PRESETS, "@once"])
                 hint = f"did you mean {meant!r}?" if meant else "it is one of " + ", ".join([*PRESETS, "@once"]) + "."
-                raise Invalid("FLX-1004", f"{what} cannot be {given!r}: {hint}")
+                raise Invalid("FLX-1004", f"{what} cannot be {spoken(given)}: {hint}")
             schedule = Schedule("cron", PRESETS[name])
         case str():
             schedule = Schedule("cron", " ".join(given.split()))
         case _:
             raise Invalid(
                 "FLX-1004",
-                f"{what} must be cron text, a preset like '@daily', a timedelta, '@once' or None, not {given!r:.80}.",
+                f"{what} must be cron text, a preset like '@daily', a timedelta, '@once' or None, not {spoken(given)}.",
             )
     try:
         validate_schedule(schedule, timezone, dst)
@@ -49,7 +50,8 @@ def make_catchup(given: Any, what: str) -> bool | str | float:
     except Invalid:
         raise Invalid(
             "FLX-1003",
-            f'{what} must be True, False, "latest", or how far back: a timedelta or text like "2d", not {given!r}.',
+            f'{what} must be True, False, "latest", or how far back: a timedelta or text like "2d", '
+            f"not {spoken(given)}.",
         ) from None
 
 

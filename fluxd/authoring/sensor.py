@@ -10,6 +10,7 @@ from fluxd.authoring.operator import BaseOperator, accepted
 from fluxd.authoring.outcomes import SkipTask, TaskTimeout
 from fluxd.authoring.policy import Duration, TaskArguments
 from fluxd.authoring.requests import Wait
+from fluxd.errors import Unavailable
 
 POKE_INTERVAL_S = 30.0
 POKE_INTERVAL_MAX_S = 3600.0
@@ -33,9 +34,10 @@ class BaseSensor(BaseOperator):
     """Waits until `poke(context)` (an `async def`) gives true or a PokeResult that is done.
 
     poke_interval: time between looks. timeout: how long to wait at most, from the first look; then the task fails, or
-    is skipped with soft_fail. exponential_backoff: each pause is twice the last, up to an hour. `mode` is accepted for
-    those who are used to it and means nothing: waiting holds no slot where the sensor comes with Flux, and one process
-    where its class is an author's own.
+    is skipped with soft_fail; it looks at least once. An execution_timeout that is shorter ends the try.
+    exponential_backoff: each pause is twice the last, up to an hour. `mode` is accepted for those who are used to it
+    and means nothing: waiting holds no slot where the sensor comes with Flux, and one process where its class is an
+    author's own.
     """
 
     kind: ClassVar[str] = "sensor"
@@ -64,16 +66,25 @@ class BaseSensor(BaseOperator):
         raise NotImplementedError(f"{type(self).__name__} has no poke()")
 
     async def execute(self, context: dict[str, Any]) -> Any:
-        """Wait in this process; gives the value of the look that ended the wait. Raises TaskTimeout, SkipTask."""
+        """Wait in this process; gives the value of the look that ended the wait.
+
+        Raises TaskTimeout, SkipTask; Unavailable FLX-3503 where its execution_timeout is the shorter one.
+        """
         import asyncio
 
-        pause, began = self.poke_interval, time.monotonic()
+        pause, began, limit = self.poke_interval, time.monotonic(), self.task_policy.execution_timeout
         while True:
             found = self.poke(context)
             result = await found if inspect.isawaitable(found) else found
             if result:
                 return result.value if isinstance(result, PokeResult) else None
-            left = self.timeout - (time.monotonic() - began)
+            waited = time.monotonic() - began
+            if limit is not None and limit < self.timeout and waited >= limit:
+                raise Unavailable(
+                    "FLX-3503",
+                    f"Task {self.task_id!r} ran longer than its execution_timeout of {limit:g} s and was ended",
+                )
+            left = min(self.timeout, self.timeout if limit is None else limit) - waited
             if left <= 0:
                 words = f"what it waited for did not come within {self.timeout:g} s"
                 raise SkipTask(words) if self.soft_fail else TaskTimeout(words)

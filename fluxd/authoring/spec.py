@@ -1,5 +1,6 @@
 """A dag as the daemon sees it: the JSON form of core.spec.DagSpec, the same for the same dag each time it is made."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import functools
@@ -9,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fluxd.authoring import safely
 from fluxd.authoring.checks import utc_text
 from fluxd.authoring.operator import BaseOperator
 from fluxd.authoring.policy import Policy
@@ -92,10 +94,11 @@ def _plain(value: Any, depth: int = 0) -> Any:
         case set() | frozenset():
             return sorted((_plain(item, depth + 1) for item in value), key=str)
         case dict():
-            return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+            return {safely.text(key): _plain(item, depth + 1) for key, item in value.items()}
         case functools.partial():
             return _plain(value.func, depth)
-    name = getattr(value, "__qualname__", None)
-    if name:
-        return f"{value.__module__}.{name}"
-    return ADDRESS.sub("", repr(value))
+    with contextlib.suppress(Exception):  # what __getattr__ of an author's class may raise
+        module, name = value.__module__, value.__qualname__
+        if type(module) is str and type(name) is str:
+            return f"{module}.{name}"
+    return ADDRESS.sub("", safely.spoken(value, FIELD_MAX))

@@ -10,6 +10,7 @@ from fluxd.authoring.daemon import Door
 from fluxd.authoring.jsonvalue import SIZE_MAX_KB, to_json
 from fluxd.authoring.progress import Kept, Progress
 from fluxd.authoring.references import RETURN_VALUE
+from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
 
 if TYPE_CHECKING:
@@ -163,9 +164,9 @@ class TaskInstance:
         Raises Invalid FLX-3004 when it has no JSON form, FLX-3005 when it is too large.
         """
         if not isinstance(key, str) or not key or len(key) > 250 or "\0" in key:
-            raise Invalid("FLX-3019", f"The key of an XCom is text of 1 to 250 characters, not {key!r:.80}.")
+            raise Invalid("FLX-3019", f"The key of an XCom is text of 1 to 250 characters, not {spoken(key)}.")
         what = (
-            f"The XCom {key!r} of task {self.task_id!r}"
+            f"The XCom {spoken(key)} of task {self.task_id!r}"
             if key != RETURN_VALUE
             else f"What task {self.task_id!r} returned"
         )

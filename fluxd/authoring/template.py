@@ -6,19 +6,28 @@ Jinja2 is imported when the first template is rendered, or by `preload`, so that
 import contextlib
 import copy
 import inspect
-import math
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxd.authoring import context as dates
+from fluxd.authoring import outside, safely
 from fluxd.authoring.checks import nearest
+from fluxd.authoring.environments import (
+    OUTPUT_MAX,
+    Mode,
+    TooLarge,
+    environment,
+    environment_class,
+    mode_of,
+    search_path,
+)
 from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.operator import BaseOperator
+from fluxd.authoring.outside import ShellContext
 from fluxd.authoring.references import Reference, is_template
+from fluxd.authoring.safely import spoken
 from fluxd.authoring.sensor import SHIPPED
 from fluxd.authoring.spec import shown
 from fluxd.errors import FluxError, Invalid
@@ -29,98 +38,14 @@ if TYPE_CHECKING:
     from fluxd.authoring.dag import DAG
 
 PRELOADED_MAX = 200  # tasks of a dag whose templates are read ahead
-OUTPUT_MAX = 4 * 1024 * 1024  # characters of one rendered text
-
-
-def q(value: Any) -> str:
-    """Quoted as one word of a shell command."""
-    return shlex.quote(str(value))
-
-
-def sqlq(value: Any) -> str:
-    """As a literal of standard SQL: text in quotes, numbers bare, None as NULL.
-
-    Where the driver takes parameters they are better; MySQL reads a backslash in text its own way.
-    """
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return repr(value)
-    text = str(value)
-    if "\0" in text or isinstance(value, float):
-        raise ValueError(f"{text!r:.80} cannot be an SQL literal")
-    return "'" + text.replace("'", "''") + "'"
-
-
-FILTERS: dict[str, Any] = {
-    "q": q,
-    "sqlq": sqlq,
-    "ds": dates.ds,
-    "ds_nodash": dates.ds_nodash,
-    "ts": dates.ts,
-    "ts_nodash": dates.ts_nodash,
-    "ts_nodash_with_tz": dates.ts_nodash_with_tz,
-}
-
-
-class TooLarge(ValueError):
-    """A template makes more than anybody can want."""
-
-
-@cache
-def _environment_class(native: bool) -> "type[Environment]":
-    from jinja2.nativetypes import NativeEnvironment
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        """Refuses, besides what Jinja2's own sandbox does, operators that make gigabytes out of ten characters."""
-
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "*":
-                for one, other in ((left, right), (right, left)):
-                    if (
-                        isinstance(one, int)
-                        and isinstance(other, str | bytes | list | tuple)
-                        and len(other) * one > OUTPUT_MAX
-                    ):
-                        raise TooLarge(f"it repeats something until it is more than {OUTPUT_MAX:,} long")
-            elif isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > 100_000:
-                raise TooLarge("it computes a power of more than 100,000 bits")
-            return super().call_binop(context, operator, left, right)
-
-    return type("NativeSandbox", (Sandbox, NativeEnvironment), {}) if native else Sandbox
-
-
-def environment(dag: "DAG") -> "Environment":
-    """The Jinja2 environment of a dag: its search path, its macros and filters."""
-    from jinja2 import FileSystemLoader, StrictUndefined
-
-    made = _environment_class(dag.templates.native)(
-        undefined=StrictUndefined,
-        loader=FileSystemLoader([str(folder) for folder in search_path(dag)]),
-        keep_trailing_newline=True,
-        extensions=["jinja2.ext.do"],
-        autoescape=False,  # these are commands and queries, not pages
-    )
-    made.filters.update(FILTERS)
-    made.filters.update(dag.templates.filters)
-    return made
-
-
-def search_path(dag: "DAG") -> list[Path]:
-    """Where template files are looked for: template_searchpath, then the folder of the dag's file."""
-    return [*(dag.folder / folder for folder in dag.templates.searchpath), dag.folder]
 
 
 def preload(dags: "Iterable[DAG]" = ()) -> None:
     """Import what attempts may need, Jinja2 first, and `warm` these dags: each fork has it at hand then."""
     import jinja2  # noqa: F401
 
-    _environment_class(False)
+    environment_class(Mode.TEXT)
+    environment_class(Mode.SHELL)
     warm(dags)
 
 
@@ -135,7 +60,7 @@ def warm(dags: "Iterable[DAG]") -> None:
             getattr(task, "parameters", None)
             if renderer.plain(task) is None:
                 for name in task.template_fields:
-                    renderer.warm(getattr(task, name, None))
+                    renderer.warm(getattr(task, name, None), mode_of(dag, task, name))
 
 
 def waits_in_daemon(task: BaseOperator) -> bool:
@@ -158,6 +83,17 @@ class Variables(dict[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self.context or name in self.own
 
+    def keys(self) -> Any:
+        """For a copy, which an included file gets: all but what costs a question to the daemon."""
+        lazy = (name for name in getattr(self.context, "lazy", ()) if not name.endswith("_success"))
+        return {**dict.fromkeys(self.own), **dict.fromkeys(self.context), **dict.fromkeys(lazy)}.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
     def __getitem__(self, name: str) -> Any:
         return self.context[name] if name in self.context else self.own[name]
 
@@ -167,37 +103,40 @@ class Renderer:
 
     def __init__(self, dag: "DAG") -> None:
         self.dag = dag
-        self._compiled: dict[str, Template] = {}
+        self._environments: dict[Mode, Environment] = {}
+        self._compiled: dict[tuple[Mode, str], Template] = {}
         self._plain: dict[str, dict[str, Any] | None] = {}
 
-    @cached_property
-    def environment(self) -> "Environment":
+    def _environment(self, mode: Mode) -> "Environment":
         """Made when there is something to render: a dag without templates needs no Jinja2."""
-        return environment(self.dag)
+        if mode not in self._environments:
+            self._environments[mode] = environment(self.dag, mode)
+        return self._environments[mode]
 
-    def warm(self, value: Any) -> None:
+    def warm(self, value: Any, mode: Mode = Mode.TEXT) -> None:
         """Compile the templates in a value; a wrong one is told of when it is rendered."""
         if is_template(value):
             with contextlib.suppress(Exception):
-                self._compile(value)
+                self._compile(value, mode)
         elif isinstance(value, dict):
             for item in value.values():
-                self.warm(item)
+                self.warm(item, mode)
         elif isinstance(value, list | tuple):
             for item in value:
-                self.warm(item)
+                self.warm(item, mode)
 
     def plain(self, task: BaseOperator) -> dict[str, Any] | None:
         """The fields, as people see them, of a task that has nothing to render; else None. Found once per task."""
         if task.task_id not in self._plain:
             values = {name: getattr(task, name, MISSING) for name in task.template_fields}
-            dynamic = any(value is MISSING or _to_render(value, task) for value in values.values())
+            dynamic = any(value is MISSING or _to_render(value, task, name) for name, value in values.items())
             self._plain[task.task_id] = None if dynamic else {name: shown(value) for name, value in values.items()}
         return self._plain[task.task_id]
 
     def operator(self, task: BaseOperator, context: Mapping[str, Any]) -> BaseOperator:
-        """A copy of the task with its template fields rendered. Raises Invalid FLX-3001..3003."""
+        """A copy of the task with its template fields rendered. Raises Invalid FLX-3001..3003, 3050, 3052."""
         rendered = copy.copy(task)
+        files: dict[str, str] = {}
         for name in task.template_fields:
             if not hasattr(task, name):
                 raise Invalid(
@@ -205,13 +144,18 @@ class Renderer:
                     f"{type(task).__name__} names {name!r} among its template_fields, but {task.task_id!r} has no such "
                     "attribute: set it in __init__.",
                 )
-            setattr(rendered, name, self._value(getattr(task, name), Place(task, name), context))
+            place = Place(task, name, mode_of(self.dag, task, name))
+            setattr(rendered, name, self._value(getattr(task, name), place, context))
+            if place.file is not None:
+                files[name] = place.file
+        rendered.template_files = files
         return rendered
 
     def _value(self, value: Any, place: "Place", context: Mapping[str, Any]) -> Any:
         match value:
             case Reference():
-                return value.resolve(context)
+                found = value.resolve(ShellContext(context) if place.mode is Mode.SHELL else context)
+                return self._put_out(found, place)
             case str():
                 return self._text(self._from_file(value, place), place, context)
             case list():
@@ -223,19 +167,28 @@ class Renderer:
             case set():
                 return {self._value(item, place, context) for item in value}
             case dict():
-                return {key: self._value(item, place.at(key), context) for key, item in value.items()}
+                return {key: self._value(item, place.within(key), context) for key, item in value.items()}
         return value
 
+    def _put_out(self, value: Any, place: "Place") -> Any:
+        try:
+            return outside.put_out(value)
+        except Invalid as error:
+            raise Invalid(error.code, f"{place}: {error.message}.") from None
+
     def _from_file(self, value: str, place: "Place") -> str:
-        """The text of the template file that `value` names, where it names one by its ending; else `value`."""
-        if not value.endswith(tuple(place.task.template_ext)) or any(c.isspace() for c in value) or is_template(value):
+        """The text of the template file that `value` names, where its operator says that it names one; else `value`."""
+        if place.is_value or is_template(value) or not place.task.names_file(place.top, value):
             return value
         for folder in search_path(self.dag):
             try:
-                place.file = value
-                return (folder / value).read_text()
+                text = (folder / value).read_text()
+                place.file = str(folder / value)
+                return text
             except FileNotFoundError:
-                place.file = None
+                continue
+            except UnicodeDecodeError as error:
+                raise Invalid("FLX-3002", f"{place}: the template file {value!r} is not UTF-8 ({error}).") from None
             except OSError as error:
                 raise Invalid("FLX-3002", f"{place}: the template file {value!r} cannot be read: {error}.") from None
         if place.task.template_file_optional:
@@ -250,37 +203,44 @@ class Renderer:
 
         template = None
         try:
-            template = self._compile(text)
-            variables = template.new_context(Variables(context, self.environment.globals), shared=True)
-            return self.environment.concat(_bounded(template.root_render_func(variables)))
+            template = self._compile(text, place.mode)
+            environment = self._environment(place.mode)
+            values = ShellContext(context) if place.mode is Mode.SHELL else context
+            variables = template.new_context(Variables(values, environment.globals), shared=True)
+            return environment.concat(_bounded(template.root_render_func(variables)))
         except FluxError as error:
-            raise type(error)(error.code, f"{place.line(_line(error, template))}: {error.message}") from error
+            raise type(error)(
+                error.code, f"{place.line(_line(error, template))}: {error.message.rstrip('.')}."
+            ) from error
         except TooLarge as error:
             raise Invalid("FLX-3003", f"{place.line(_line(error, template))}: {error}.") from None
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-            cause = str(error).rstrip(".") or type(error).__name__
+            cause = safely.text(error).rstrip(".") or safely.kind(error)
             raise Invalid(
                 "FLX-3001", f"{place.line(_line(error, template))}: {cause}{_hint(cause, context)}."
             ) from error
 
-    def _compile(self, text: str) -> "Template":
-        found = self._compiled.get(text)
+    def _compile(self, text: str, mode: Mode) -> "Template":
+        found = self._compiled.get((mode, text))
         if found is None:
-            found = self._compiled[text] = self.environment.from_string(text)
+            found = self._compiled[mode, text] = self._environment(mode).from_string(text)
         return found
 
 
 MISSING: Any = object()
 
 
-def _to_render(value: Any, task: BaseOperator) -> bool:
-    """Whether there is a template, a reference, or what may be the name of a template file in a value."""
+def _to_render(value: Any, task: BaseOperator, field: str | None) -> bool:
+    """Whether there is a template, a reference, or what may be the name of a template file in a value.
+
+    `field` is None for what stands in a dict: it never names a file.
+    """
     if isinstance(value, str):
-        return is_template(value) or value.endswith(tuple(task.template_ext))
+        return is_template(value) or (field is not None and task.names_file(field, value))
     if isinstance(value, dict):
-        return any(_to_render(item, task) for item in value.values())
+        return any(_to_render(item, task, None) for item in value.values())
     if isinstance(value, list | tuple | set):
-        return any(_to_render(item, task) for item in value)
+        return any(_to_render(item, task, field) for item in value)
     return isinstance(value, Reference)
 
 
@@ -292,18 +252,29 @@ def renderer_of(dag: "DAG") -> Renderer:
 class Place:
     """Where a template stands, for the sentence about it."""
 
-    def __init__(self, task: BaseOperator, field: str, file: str | None = None) -> None:
-        self.task, self.field, self.file = task, field, file
+    def __init__(self, task: BaseOperator, field: str, mode: Mode) -> None:
+        self.task, self.field, self.top, self.mode = task, field, field, mode
+        self.is_value = False  # of a dict
+        self.file: str | None = None
 
     def at(self, key: Any) -> "Place":
-        return Place(self.task, f"{self.field}[{key!r}]")
+        """An item of a list."""
+        inner = copy.copy(self)
+        inner.field = f"{self.field}[{spoken(key)}]"
+        return inner
+
+    def within(self, key: Any) -> "Place":
+        """A value of a dict."""
+        inner = self.at(key)
+        inner.is_value = True
+        return inner
 
     def line(self, number: int | None) -> str:
         return f"{self}, line {number}" if number else str(self)
 
     def __str__(self) -> str:
         dag = f" of dag {self.task.dag.dag_id!r}" if self.task.dag else ""
-        file = f", file {self.file}" if self.file else ""
+        file = f", file {Path(self.file).name}" if self.file else ""
         return f"Template {self.field} of task {self.task.task_id!r}{dag}{file}"
 
 
@@ -329,6 +300,8 @@ def _line(error: BaseException, template: "Template | None") -> int | None:
 
 
 def _hint(cause: str, context: Mapping[str, Any]) -> str:
+    if cause.startswith("Missing end of comment tag"):
+        return " (`{#` begins one: write ${{ '{#' }}a[@]} for a length in bash, or put the text into {% raw %})"
     found = re.fullmatch(r"'(\w+)' is undefined", cause)
     meant = nearest(found[1], [*context, *CONTEXT_NAMES]) if found else None
     return f": did you mean {meant!r}" if meant else ""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxd.authoring import checks, registry
+from fluxd.authoring import checks, registry, tasklog
 from fluxd.authoring.context import make_context
 from fluxd.authoring.execution import Outcome, run
 from fluxd.authoring.params import merge
@@ -78,13 +78,14 @@ def load_file(path: str | os.PathLike[str]) -> "list[DAG]":
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    # A dag file imports its neighbours, as a script does.
-    sys.path.insert(0, str(file.parent))
+    # A dag file imports its neighbours, also while its tasks run. They come last, as in the daemon: a file `email.py`
+    # must not become the `email` of every library.
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
     try:
         spec.loader.exec_module(module)
         return registry.collect()
     finally:
-        sys.path.remove(str(file.parent))
         registry.forget()
 
 
@@ -184,7 +185,7 @@ def reason_of(outcome: Outcome) -> str | None:
 
 def _run(dag: "DAG", task_id: str, given: dict[str, Any], xcoms: dict[str, Any], number: int) -> Outcome:
     context = {**given, "task_id": task_id, "try_number": number, "upstream_xcoms": xcoms}
-    with _environment(dag, context):
+    with _environment(dag, context), tasklog.during():
         return run(dag, task_id, context, local=True)
 
 
@@ -251,6 +252,8 @@ def main(dag: "DAG", arguments: list[str]) -> int:
     parser.add_argument("--logical-date", help="the date that the run is for (default: now)")
     parser.add_argument("--conf", default="{}", help="the run's conf, as a JSON object")
     given = parser.parse_args(arguments)
+    if sys.path[:1] == [str(dag.folder)]:
+        sys.path.append(sys.path.pop(0))  # Python puts a script's folder first; the daemon looks there last
     try:
         conf = json.loads(given.conf)
     except ValueError as error:

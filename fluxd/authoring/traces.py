@@ -5,6 +5,8 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from fluxd.authoring import safely
+
 ROOT = str(Path(__file__).parent.parent) + "/"
 
 
@@ -34,11 +36,11 @@ def _ours(tb: TracebackType) -> bool:
 
 def where(error: BaseException) -> tuple[str, int] | None:
     """File and line of the author's innermost frame in the error's traceback, else of the innermost one."""
-    if isinstance(error, SyntaxError) and error.filename:
+    if type(error) is SyntaxError and error.filename:
         return error.filename, error.lineno or 0
     found = None
     installed = (ROOT, sys.prefix + "/lib", sys.base_prefix + "/lib", "<")
-    for frame, line in traceback.walk_tb(error.__traceback__):
+    for frame, line in traceback.walk_tb(safely.traceback_of(error)):
         if not frame.f_code.co_filename.startswith(installed):
             found = frame.f_code.co_filename, line
     return found
@@ -46,7 +48,7 @@ def where(error: BaseException) -> tuple[str, int] | None:
 
 def sentence(error: BaseException) -> str:
     """One line for people, without the error's type: the first line of its text, and the author's file and line."""
-    text = next(iter(str(error).strip().splitlines()), "")
+    text = next(iter(safely.text(error).strip().splitlines()), "")
     if len(text) > 500:
         text = text[:499] + "…"
     place = where(error)
@@ -58,4 +60,4 @@ def sentence(error: BaseException) -> str:
 
 def formatted(error: BaseException) -> str:
     """The traceback, from the author's first frame on."""
-    return "".join(traceback.format_exception(type(error), error, users_part(error.__traceback__)))
+    return safely.formatted(error, users_part(safely.traceback_of(error)))

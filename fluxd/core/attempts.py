@@ -21,6 +21,7 @@ from fluxd.core.working_set import WorkingSet
 
 # Back-off never waits longer than this where the task names no max_retry_delay.
 RETRY_DELAY_MAX_S = 86400.0
+FIRST_LOOK_S = 1.0
 FINAL: dict[StopReason, tuple[State, AttemptState]] = {
     StopReason.CANCEL: (State.CANCELLED, AttemptState.CANCELLED),
     StopReason.RESTART: (State.NONE, AttemptState.CANCELLED),
@@ -132,7 +133,8 @@ def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], at: da
     instance.wait = request
     timeout = request.get("timeout")
     if instance.wait_until is None and timeout is not None:
-        instance.wait_until = now + timedelta(seconds=float(timeout))
+        # However short its timeout, a sensor has time for one look.
+        instance.wait_until = now + timedelta(seconds=max(FIRST_LOOK_S, float(timeout)))
     working.move(node, State.WAITING)
     working.watch_attempt(node)
     working.command(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request))
@@ -170,9 +172,13 @@ def wait_over(working: WorkingSet, fence: int, now: datetime) -> None:
         fail(working, node, reason, now, now, retry=False)
 
 
-def time_out(working: WorkingSet, fence: int) -> None:
-    """An attempt has run longer than its execution_timeout: it is told to stop; its end makes it a failed try."""
+def time_out(working: WorkingSet, fence: int, now: datetime) -> None:
+    """An attempt has run longer than its execution_timeout: a failed try, once its process has been told to stop."""
     node = working.attempts[fence]
+    if node.instance.state is State.WAITING:  # it has no process
+        working.command(EndWait(fence))
+        fail(working, node, _ran_too_long(node), now, now)
+        return
     node.instance.stop_reason = StopReason.TIMEOUT
     working.touch(node)
     assert node.attempt is not None
@@ -292,12 +298,15 @@ def retry_now(working: WorkingSet, node: Node) -> None:
     working.lanes.add(node)
 
 
+def _ran_too_long(node: Node) -> str:
+    limit = seconds_in_words(node.task.execution_timeout or 0)
+    return f"FLX-3503: Task {node.task.task_id!r} ran longer than its execution_timeout of {limit} and was ended"
+
+
 def _failure(event: AttemptEnded, node: Node, error: dict[str, Any]) -> str:
     """Why a try failed, in words."""
-    task = node.task
     if node.instance.stop_reason is StopReason.TIMEOUT:
-        limit = seconds_in_words(task.execution_timeout or 0)
-        return f"FLX-3503: Task {task.task_id!r} ran longer than its execution_timeout of {limit} and was ended"
+        return _ran_too_long(node)
     if error:
         kind, message = error.get("type"), error.get("message")
         if message and str(message).startswith("FLX-"):

@@ -167,7 +167,7 @@ class Scheduler:
                 if node is not None:
                     attempts.retry_now(working, node)
             case Timer.TIMEOUT:
-                attempts.time_out(working, key)
+                attempts.time_out(working, key, now)
             case Timer.WAIT:
                 attempts.wait_over(working, key, now)
             case Timer.RUN:

@@ -288,13 +288,11 @@ class WorkingSet:
             self.timers.push(at, Timer.RUN, live.run.number)
 
     def watch_attempt(self, node: Node) -> None:
-        """A running attempt has an execution_timeout, a waiting one a deadline."""
-        instance = node.instance
-        if instance.state is State.RUNNING and instance.started_at is not None:
-            if node.task.execution_timeout is not None:
-                at = instance.started_at + timedelta(seconds=node.task.execution_timeout)
-                self.timers.push(at, Timer.TIMEOUT, instance.fence)
-        elif instance.state is State.WAITING and instance.wait_until is not None:
+        """An attempt has an execution_timeout, a waiting one a deadline too."""
+        instance, until = node.instance, execution_deadline(node)
+        if until is not None:
+            self.timers.push(until, Timer.TIMEOUT, instance.fence)
+        if instance.state is State.WAITING and instance.wait_until is not None:
             self.timers.push(instance.wait_until, Timer.WAIT, instance.fence)
 
     def find(self, key: InstanceKey) -> Node | None:
@@ -319,7 +317,7 @@ class WorkingSet:
             return False
         if kind is Timer.WAIT:
             return node.instance.state is State.WAITING and node.instance.wait_until == at
-        return node.instance.state is State.RUNNING and node.instance.stop_reason is None
+        return execution_deadline(node) == at and node.instance.stop_reason is None
 
     def end_turn(self) -> Turn:
         """Everything that changed, as copies that nobody changes afterwards."""
@@ -346,3 +344,17 @@ class WorkingSet:
         self._begin()
         self.forget_plans()
         return Turn(saves, commands)
+
+
+def execution_deadline(node: Node) -> datetime | None:
+    """When the execution_timeout of an attempt is over, counted from its start, whether it runs or waits.
+
+    None where it has none; and for a sensor whose own timeout is no longer, so that it is told what did not come.
+    """
+    instance, limit = node.instance, node.task.execution_timeout
+    if limit is None or instance.started_at is None or instance.state not in (State.RUNNING, State.WAITING):
+        return None
+    timeout = (instance.wait or {}).get("timeout") if instance.state is State.WAITING else None
+    if timeout is not None and float(timeout) <= limit:
+        return None
+    return instance.started_at + timedelta(seconds=limit)

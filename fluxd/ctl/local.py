@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from fluxd import config
-from fluxd.authoring import testing
+from fluxd.authoring import safely, testing
 from fluxd.authoring.dag import DAG
 from fluxd.ctl import show
 from fluxd.ctl.client import address
@@ -241,7 +241,7 @@ def _load(path: Path) -> list[DAG]:
         raise Invalid(error.code, f"{place}: {error.message}") from None
     except (Exception, SystemExit) as error:
         line = _line(error, path)
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{safely.kind(error)}: {safely.text(error)}".splitlines()[0]
         raise Invalid("FLX-8018", f"{path}, line {line or 1}: the file cannot be imported: {reason}") from None
 
 
@@ -249,5 +249,5 @@ def _line(error: BaseException, path: Path) -> int | None:
     """The line of the file that is no Python, else the innermost one that the error came through."""
     if isinstance(error, SyntaxError) and error.filename == str(path.resolve()):
         return error.lineno
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(safely.traceback_of(error))
     return next((frame.lineno for frame in reversed(frames) if frame.filename == str(path.resolve())), None)

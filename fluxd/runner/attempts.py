@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from fluxd.authoring.requests import too_large
 from fluxd.runner.forking import fork
 from fluxd.runner.logs import open_log, write_log
 from fluxd.runner.outcomes import crashed, failed, of_command
@@ -87,6 +88,10 @@ class Attempts:
                 argv[0], argv, environment, file_actions=actions, setsid=True, setsigdef=RESET_SIGNALS, setsigmask=()
             )
         except (OSError, ValueError) as error:
+            refused = too_large(error, environment) if isinstance(error, OSError) else None
+            if refused is not None:
+                self.never_began(attempt, refused.code, "Invalid", refused.message, retry=False)
+                return
             self.never_began(attempt, "FLX-7010", "NotStarted", f"The command {argv[0]} could not be started: {error}.")
         else:
             self.by_pid[pid] = attempt

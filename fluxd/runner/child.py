@@ -12,18 +12,18 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, NoReturn
 
-from fluxd.authoring import execution
+from fluxd.authoring import execution, safely
 from fluxd.authoring.dag import DAG
 from fluxd.authoring.outcomes import TaskTerminated
-from fluxd.authoring.requests import ExecCommand
+from fluxd.authoring.requests import ExecCommand, too_large
 from fluxd.errors import Unavailable
+from fluxd.runner import outcomes
 from fluxd.runner.logs import open_log
-from fluxd.runner.outcomes import EXIT_NO_RECORD, OUTCOME_MAX, failed, too_large
+from fluxd.runner.outcomes import EXIT_NO_RECORD, OUTCOME_MAX, failed
 from fluxd.runner.processes import set_name
 from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Record
@@ -62,6 +62,12 @@ def open_streams() -> None:
         stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def print_error(error: BaseException) -> None:
+    """Its traceback, to stderr; neither the error nor what the task made of the stream can prevent what comes next."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(safely.formatted(error, safely.traceback_of(error)))
 
 
 def flush_streams() -> None:
@@ -133,9 +139,9 @@ def attempt(order: Message, record: Record, perform: Perform) -> NoReturn:
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
         flush_streams()
         _leave()
-    except BaseException:
+    except BaseException as error:
         # Nothing above may fail but for a full disk; the log (or the runner's) gets to know.
-        traceback.print_exc()
+        print_error(error)
     finally:
         flush_streams()
         os._exit(status)
@@ -151,14 +157,14 @@ def _perform(order: Message, record: Record, perform: Perform) -> dict[str, Any]
     except TaskTerminated as stop:
         return failed("FLX-7013", "TaskTerminated", f"{stop}.")
     except BaseException as error:
-        traceback.print_exc()
-        return failed("FLX-7015", type(error).__name__, f"Flux could not run the task: {error!r}.")
+        print_error(error)
+        return failed("FLX-7015", safely.kind(error), f"Flux could not run the task: {safely.spoken(error, 500)}.")
 
 
 def become(record: Record, command: ExecCommand, rendered: dict[str, Any]) -> NoReturn:
     """Go on as this command: whoever reaps us makes the outcome of its exit code.
 
-    Raises Unavailable FLX-7010 when it cannot be executed.
+    Raises Unavailable FLX-7010 when it cannot be executed, Invalid FLX-3053 when it is too large for that.
     """
     record.append({"command": {"skip_on_exit_code": list(command.skip_on_exit_code)}, "rendered": rendered})
     flush_streams()
@@ -169,6 +175,9 @@ def become(record: Record, command: ExecCommand, rendered: dict[str, Any]) -> No
             os.chdir(command.cwd)
         os.execvpe(command.argv[0], command.argv, command.env)
     except (OSError, ValueError) as error:
+        refused = too_large(error, command.env) if isinstance(error, OSError) else None
+        if refused is not None:
+            raise refused from error
         why = f"The command {command.argv[0]} could not be started in {command.cwd or os.getcwd()}: {error}."
         raise Unavailable("FLX-7010", why) from error
 
@@ -178,13 +187,14 @@ def _tell(record: Record, outcome: dict[str, Any]) -> str:
     try:
         text = ENCODER.encode({"outcome": outcome})
     except (TypeError, ValueError, RecursionError) as error:
-        outcome = failed("FLX-7016", type(error).__name__, f"The task's result is no JSON: {error}.", retry=False)
+        why = f"The task's result is no JSON: {safely.text(error)}."
+        outcome = failed("FLX-7016", safely.kind(error), why, retry=False)
         text = ENCODER.encode({"outcome": outcome})
     if "\\u0000" in text:
         text = NUL_ESCAPE.sub(r"\1\\ufffd", text)  # Postgres keeps no NUL in text
     payload = text.encode("utf-8", "replace")
     if len(payload) > OUTCOME_MAX:
-        outcome = too_large(len(payload))
+        outcome = outcomes.too_large(len(payload))
         payload = to_json({"outcome": outcome})
     record.append_payload(payload)
     return str(outcome["state"])
@@ -199,5 +209,5 @@ def _leave() -> None:
         if threading is not None:
             threading._shutdown()
         atexit._run_exitfuncs()
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        print_error(error)

@@ -15,7 +15,7 @@ import traceback
 from functools import partial
 from typing import Any, NoReturn
 
-from fluxd.authoring import execution, template
+from fluxd.authoring import execution, tasklog, template
 from fluxd.errors import FluxError, Invalid
 from fluxd.runner import child, loading
 from fluxd.runner import spare as spares
@@ -58,14 +58,15 @@ class ImportedFile:
 
     def _describe(self, found: list[Any]) -> None:
         try:
+            names = self.source.warnings()
             for dag in found:
                 self.dags[dag.dag_id] = dag
                 spec = dag.to_spec()
                 if not isinstance(spec, dict):
                     why = f"Dag {dag.dag_id!r} describes itself as {type(spec).__name__}: do not override to_spec()."
                     raise Invalid("FLX-1047", why)
-                if self.threads:
-                    spec["warnings"] = [*spec.get("warnings", ()), THREADS.format(count=self.threads)]
+                more = [*names, *([THREADS.format(count=self.threads)] if self.threads else [])]
+                spec["warnings"] = [*spec.get("warnings", ()), *more]
                 self.specs.append(spec)
         except Exception as error:
             self.error = loading.describe(error, self.file, self.source.dags_dir, 0, 0)
@@ -77,6 +78,7 @@ class ImportedFile:
 
     def perform(self, order: Message, record: Record) -> dict[str, Any]:
         """Run the task that an order names."""
+        tasklog.begin()
         dag = self.dags.get(order["dag_id"])
         if dag is None:
             return failed("FLX-7017", "DagMissing", f"{self.file} defines no dag {order['dag_id']!r}.", retry=False)
@@ -321,6 +323,7 @@ class _Host:
         if not self._is_warm:
             self._is_warm = True
             with contextlib.suppress(Exception):  # what is wrong with a task is told when it runs
+                tasklog.begin()  # here once, where the file has imported logging
                 template.warm(self._loaded.dags.values())
                 # The interpreter makes code faster, and fills caches, where it runs: here once for all forks.
                 for _ in range(loading.REHEARSALS):

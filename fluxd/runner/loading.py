@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import linecache
 import os
+import re
 import resource
 import signal
 import sys
@@ -17,12 +18,12 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec, PathFinder
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, ModuleType
 from typing import Any
 
 import fluxd
 from fluxd import DAG, chain, task
-from fluxd.authoring import registry
+from fluxd.authoring import registry, safely
 from fluxd.errors import FluxError
 from fluxd.filenames import is_dag_file
 from fluxd.runner.protocol import encode
@@ -31,12 +32,27 @@ MB = 1024 * 1024
 REHEARSALS = 12  # above the number of runs after which the interpreter specialises code
 
 
+IMPORTS = re.compile(r"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([^#;\n]+))", re.MULTILINE)
+OWN_NAME = (
+    "{file} has a name that is taken: `import {name}` gets the module of the standard library or of an installed "
+    "package. Rename the file (or its folder) if other files are to import it."
+)
+HIDDEN = (
+    "{file} in the dags folder is not what `import {name}` gets: the standard library or an installed package has that "
+    "name. Rename the file."
+)
+
+
 class ImportTimeout(BaseException):
     """Raised in the middle of an import that takes too long; no `except Exception` of the file stops it."""
 
 
 class Source:  # a finder and a loader; the classes of importlib.abc would pull in half of the library
-    """Finds the modules of the dags folder; remembers what it served. Stands where a script's own folder would."""
+    """Finds the modules of the dags folder; remembers what it served.
+
+    A name that the standard library or an installed package has is theirs, whatever lies in the folder: a file
+    `email.py` there must not become the `email` of every library.
+    """
 
     def __init__(self, dags_dir: str, stored: dict[str, str] | None = None) -> None:
         self.dags_dir = dags_dir
@@ -67,15 +83,50 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
             return None
         for relative, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
             if self._has(relative):
+                if path is None and self.elsewhere(fullname):
+                    return None
                 return self.spec(fullname, relative, is_package)
         folder = os.path.join(self.dags_dir, base)
         if os.path.isdir(folder) or any(name.startswith(f"{base}/") for name in self._stored):
-            if path is None and PathFinder.find_spec(fullname) is not None:
+            found = PathFinder.find_spec(fullname) if path is None else None
+            if found is not None and found.loader is not None:
                 return None  # a folder of that name is no reason to hide an installed package
             spec = ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [folder]
+            # Where folders elsewhere have parts of such a package, it is made of all of them.
+            spec.submodule_search_locations = [*((found and found.submodule_search_locations) or ()), folder]
             return spec
         return None
+
+    def elsewhere(self, name: str) -> bool:
+        """Whether the standard library or an installed package has a module of this name (a mere folder is none)."""
+        if name in sys.stdlib_module_names:
+            return True
+        loaded = sys.modules.get(name)
+        found = loaded.__spec__ if loaded is not None else None
+        for finder in sys.meta_path if found is None else ():
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            found = find(name, None) if find is not None else None
+            if found is not None:
+                break
+        if found is None or found.loader is None:
+            return False
+        loader: Any = found.loader
+        return loader is not self and not str(found.origin).startswith(f"{self.dags_dir}/")
+
+    def hidden(self) -> list[str]:
+        """Files of the folder that are imported by a name which is somebody else's: those who import it get that."""
+        names = {match[1] or name.strip() for text in self.files.values() for match in IMPORTS.finditer(text)
+                 for name in (match[2] or "").split(",")}  # fmt: skip
+        tops = sorted({name.partition(".")[0].partition(" ")[0] for name in names if name})
+        files = [f"{top}{end}" for top in tops for end in (".py", "/__init__.py") if self._has(f"{top}{end}")]
+        return [file for file in files if file != self.main and self.elsewhere(_top(file))]
+
+    def warnings(self) -> list[str]:
+        """What the author should know of the names of files, in sentences."""
+        found = [HIDDEN.format(file=file, name=_top(file)) for file in self.hidden()]
+        if self.elsewhere(_top(self.main)):
+            found.insert(0, OWN_NAME.format(file=self.main, name=_top(self.main)))
+        return found
 
     def spec(self, fullname: str, relative: str, is_package: bool) -> ModuleSpec:
         path = os.path.join(self.dags_dir, relative)
@@ -124,7 +175,7 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
     def load(self, file: str) -> list[Any]:
         """Import the dag file; the dags it made, in order."""
         self.main = file
-        name, parent = _module_name(file)
+        name, parent = self._module_name(file)
         if parent:
             importlib.import_module(parent)
         spec = self.spec(name, file, is_package=False)
@@ -132,6 +183,13 @@ class Source:  # a finder and a loader; the classes of importlib.abc would pull 
         sys.modules[name] = module
         self.exec_module(module)
         return registry.collect()
+
+    def _module_name(self, file: str) -> tuple[str, str]:
+        """(module name, parent package) of a dag file: its own name where that is free, so that siblings find it."""
+        parts = file.removesuffix(".py").split("/")
+        if all(part.isidentifier() for part in parts) and parts[0] not in sys.modules and not self.elsewhere(parts[0]):
+            return ".".join(parts), ".".join(parts[:-1])
+        return "flux_dag_" + "".join(c if c.isalnum() else "_" for c in file), ""
 
 
 def preload() -> None:
@@ -156,14 +214,9 @@ def _small_dag() -> DAG:
     return dag
 
 
-def _module_name(file: str) -> tuple[str, str]:
-    """(module name, parent package) of a dag file: its own name where that is free, so that siblings find it."""
-    parts = file.removesuffix(".py").split("/")
-    if all(part.isidentifier() for part in parts):
-        top = parts[0]
-        if top not in sys.stdlib_module_names and top not in sys.modules:
-            return ".".join(parts), ".".join(parts[:-1])
-    return "flux_dag_" + "".join(c if c.isalnum() else "_" for c in file), ""
+def _top(file: str) -> str:
+    """The name by which a file, or the package that it lies in, would be imported."""
+    return file.removesuffix(".py").partition("/")[0]
 
 
 class LimitedImport:
@@ -200,15 +253,20 @@ def load(source: Source, file: str, timeout_s: float, memory_mb: int) -> tuple[l
         with LimitedImport(timeout_s, memory_mb):
             return source.load(file), None
     except BaseException as error:
-        return [], describe(error, file, source.dags_dir, timeout_s, memory_mb)
+        told = describe(error, file, source.dags_dir, timeout_s, memory_mb)
+        if isinstance(error, ImportError) and (hidden := source.hidden()):
+            told["message"] += " " + HIDDEN.format(file=hidden[0], name=_top(hidden[0]))
+        return [], told
 
 
 def describe(error: BaseException, file: str, dags_dir: str, timeout_s: float, memory_mb: int) -> dict[str, Any]:
     """The error of an import in one sentence, with the user's frames only."""
-    frames = [frame for frame in _frames(error.__traceback__) if frame.filename.startswith(f"{dags_dir}/")]
+    frames = [
+        frame for frame in traceback.extract_tb(safely.traceback_of(error)) if frame.filename.startswith(f"{dags_dir}/")
+    ]
     line = frames[-1].lineno if frames else None
     where = os.path.relpath(frames[-1].filename, dags_dir) if frames else file
-    shown = "".join(traceback.format_list(frames[-8:])) + "".join(traceback.format_exception_only(error))
+    shown = "".join(traceback.format_list(frames[-8:])) + _last_lines(error)
     if isinstance(error, SyntaxError) and (error.filename or "").startswith(f"{dags_dir}/"):
         line, where = error.lineno, os.path.relpath(str(error.filename), dags_dir)
     place = f"{where}, line {line}" if line else where
@@ -216,12 +274,12 @@ def describe(error: BaseException, file: str, dags_dir: str, timeout_s: float, m
     return {"code": code, "message": f"{place}: {words}", "line": line, "file": where, "traceback": shown[-20_000:]}
 
 
-def _frames(tb: TracebackType | None) -> list[traceback.FrameSummary]:
-    return traceback.extract_tb(tb)
+def _last_lines(error: BaseException) -> str:
+    return safely.formatted(error, None).removeprefix("Traceback (most recent call last):\n")
 
 
 def _words(error: BaseException, timeout_s: float, memory_mb: int) -> tuple[str, str]:
-    kind, text = type(error).__name__, str(error).strip()
+    kind, text = safely.kind(error), safely.text(error).strip()
     match error:
         case FluxError():
             return error.code, error.message
@@ -234,7 +292,10 @@ def _words(error: BaseException, timeout_s: float, memory_mb: int) -> tuple[str,
         case ImportError():
             return "FLX-2002", f"{text} ({kind}); install it into Flux's environment or mend the import."
         case SystemExit():
-            return "FLX-2008", f"it calls sys.exit({error.code!r}) while being imported; a dag file only defines dags."
+            return (
+                "FLX-2008",
+                f"it calls sys.exit({safely.spoken(error.code)}) while being imported; a dag file only defines dags.",
+            )
         case KeyboardInterrupt():
             return "FLX-2008", "it raises KeyboardInterrupt while being imported; a dag file only defines dags."
         case OSError() if error.filename:

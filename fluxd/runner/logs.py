@@ -3,6 +3,8 @@
 import contextlib
 import os
 
+from fluxd.authoring.requests import LINE_MAX
+
 # NONBLOCK: a pipe that somebody put in place of a log is refused instead of waited for; files know no difference.
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 TAIL = 4096
@@ -35,25 +37,38 @@ def write_log(path: str, text: str) -> None:
             os.close(fd)
 
 
+class LineTooLong(Exception):
+    """The last line of a log is longer than a result may be."""
+
+
 def last_line(path: str) -> str | None:
-    """The last line of a log; None when there is none, or it does not fit in TAIL bytes."""
+    """The last line of a log; None when there is none. Raises LineTooLong for one of more than LINE_MAX bytes."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         size = os.fstat(fd).st_size
-        data = os.pread(fd, TAIL, max(0, size - TAIL)) if size else b""
+        # Nearly always it is short, so that a small piece has all of it.
+        line = _last_of(os.pread(fd, TAIL, max(0, size - TAIL)), size) if size else b""
+        if line is None:
+            line = _last_of(os.pread(fd, LINE_MAX + 2, max(0, size - LINE_MAX - 2)), size)
     except OSError:
         return None
     finally:
         os.close(fd)
+    if line is None:
+        raise LineTooLong
+    # Postgres keeps no NUL in text.
+    return line.decode(errors="replace").replace("\0", "\ufffd") or None
+
+
+def _last_of(data: bytes, size: int) -> bytes | None:
+    """The last line in the end of a log of this size; None when it begins before that."""
     tail = data.rstrip(b"\r\n")
     start = tail.rfind(b"\n") + 1
-    if start == 0 and size > TAIL:
-        return None
-    # Postgres keeps no NUL in text.
-    return tail[start:].decode(errors="replace").replace("\0", "\ufffd") or None
+    whole = start > 0 or size <= len(data)
+    return tail[start:] if whole and len(tail) - start <= LINE_MAX else None
 
 
 def disk_is_full(log: str) -> bool:

@@ -4,7 +4,8 @@ import re
 import signal
 from typing import Any
 
-from fluxd.runner.logs import disk_is_full, last_line
+from fluxd.authoring.requests import LONG_LINE
+from fluxd.runner.logs import LineTooLong, disk_is_full, last_line, write_log
 
 SKIP_EXIT_CODE = 99
 EXIT_NO_RECORD = 74  # EX_IOERR: a child that could not write its record leaves with this
@@ -64,7 +65,7 @@ def crashed(exit_code: int | None, by_signal: int | None, killed: str | None) ->
 def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
     """A spawned command: 0 is success, and its last line of output the XCom `return_value`."""
     if exit_code == 0:
-        line = last_line(log) if spawn.get("xcom", True) else None
+        line = _result(log) if spawn.get("xcom", True) else None
         return {"state": "success", "xcoms": [] if line is None else [["return_value", line]]}
     skips = spawn.get("skip_on_exit_code", SKIP_EXIT_CODE)
     if exit_code == skips or (isinstance(skips, list) and exit_code in skips):
@@ -78,9 +79,24 @@ def of_command(spawn: dict[str, Any], log: str, exit_code: int) -> Outcome:
             f"The command ended with exit code {exit_code}, and there is no space left on the disk of its log {log}: "
             "free some, then clear the task.",
         )
-    said = _shown(last_line(log) or "")
+    said = _shown(_said(log))
     words = f"The command ended with exit code {exit_code}" + (f"; it said last: {said}" if said else ".")
     return failed("FLX-3014", "CommandFailed", words)
+
+
+def _result(log: str) -> str | None:
+    try:
+        return last_line(log)
+    except LineTooLong:
+        write_log(log, f"flux: {LONG_LINE}")
+        return None
+
+
+def _said(log: str) -> str:
+    try:
+        return last_line(log) or ""
+    except LineTooLong:
+        return ""
 
 
 def _shown(line: str) -> str:

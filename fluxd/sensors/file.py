@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fluxd.authoring import checks
+from fluxd.authoring import checks, fields
 from fluxd.authoring.policy import Duration
 from fluxd.authoring.sensor import BaseSensor, PokeResult
 from fluxd.errors import Invalid
@@ -33,30 +33,32 @@ class FileSensor(BaseSensor):
     """
 
     template_fields: ClassVar[Sequence[str]] = ("path", "contains")
+    strict_fields: ClassVar[Sequence[str]] = ("path", "contains")
 
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str] | None = None,
-        filepath: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] = checks.NOT_GIVEN,
+        filepath: str | os.PathLike[str] = checks.NOT_GIVEN,
         min_size: int = 0,
         unchanged_for: Duration = 0.0,
         contains: str | None = None,
         **sensor_arguments: Any,
     ) -> None:
         super().__init__(**sensor_arguments)
-        given = path if path is not None else filepath
+        given = checks.one_name(f"FileSensor {self.task_id!r}", path=path, filepath=filepath)
         if given is None:
             raise Invalid("FLX-1012", f"FileSensor {self.task_id!r} needs the argument 'path'.")
         what = f"of FileSensor {self.task_id!r}"
-        self.path = os.fspath(given) if isinstance(given, os.PathLike) else given
+        self.path = fields.written(fields.path(given), f"path {what}")
         self.min_size = checks.whole(min_size, f"min_size {what}", most=SIZE_MAX)
         self.unchanged_for = checks.seconds(unchanged_for, f"unchanged_for {what}")
-        self.contains = contains
+        self.contains = checks.optional(fields.written, contains, f"contains {what}")
 
     async def poke(self, context: dict[str, Any] | None = None) -> PokeResult:
         """Look for the file, in a thread of its own: a file system may hang, and nobody waits for that one then."""
         look = Scan()
+        self._beginning()  # refused here, where nobody has asked for our arguments
         try:
             return await in_thread(lambda: self._look(look))
         finally:
@@ -67,11 +69,14 @@ class FileSensor(BaseSensor):
             "path": self._pattern(),
             "min_size": self.min_size,
             "unchanged_for": self.unchanged_for,
-            "contains": checks.optional(checks.text, self.contains, f"contains of FileSensor {self.task_id!r}"),
+            "contains": self._beginning(),
         }
 
+    def _beginning(self) -> str | None:
+        return checks.optional(fields.rendered, self.contains, f"contains of FileSensor {self.task_id!r}")
+
     def _pattern(self) -> str:
-        path = checks.text(self.path, f"path of FileSensor {self.task_id!r}")  # a NUL would be waited for in vain
+        path = fields.rendered(fields.path(self.path), f"path of FileSensor {self.task_id!r}")
         return str((self.dag.folder if self.dag else Path.cwd()) / path)
 
     def _look(self, look: Scan) -> PokeResult:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fluxd import DAG
+from fluxd.authoring.requests import LINE_MAX
 from fluxd.authoring.testing import TestedTask
 from fluxd.errors import Invalid
 from fluxd.ops import BashOperator, EmptyOperator, PythonOperator
@@ -32,8 +33,11 @@ def test_no_output_no_result() -> None:
     assert bash("true").xcoms == {}
 
 
-def test_a_last_line_that_is_too_long_is_no_result() -> None:
-    assert bash("head -c 5000 /dev/zero | tr '\\0' x").xcoms == {}
+def test_a_last_line_that_is_too_long_is_no_result_and_the_log_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    assert bash(f"head -c {LINE_MAX} /dev/zero | tr '\\0' x; echo").result == "x" * LINE_MAX
+    assert "FLX-3054" not in capfd.readouterr().out
+    assert bash(f"head -c {LINE_MAX + 1} /dev/zero | tr '\\0' x").xcoms == {}
+    assert "flux: FLX-3054: the last line of the output has more than 65,536 bytes" in capfd.readouterr().out
     assert bash("head -c 100000 /dev/zero | tr '\\0' x; echo; echo end").result == "end"
 
 

@@ -138,9 +138,9 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_which_files_count(folder: Folder) -> None:
     for name in ("b.py", "a.py", "team/c.py", "_m.py", ".h.py", "_lib/d.py", ".git/e.py", "data.csv"):
         folder.write(name)
-    stamps, unread = python_files(folder.path)
-    assert dag_files(set(stamps)) == {"a.py", "b.py", "team/c.py"}
-    assert not unread
+    found = python_files(folder.path)
+    assert dag_files(set(found.stamps)) == {"a.py", "b.py", "team/c.py"}
+    assert not found.unread and not found.links and not found.shared
 
 
 @pytest.mark.anyio
@@ -422,5 +422,5 @@ def test_links_in_a_circle_end(folder: Folder) -> None:
     (folder.path / "there").symlink_to(".")
     (folder.path / "team" / "up").symlink_to("..")
     (folder.path / "nowhere.py").symlink_to("nowhere.py")
-    assert set(python_files(folder.path)[0]) == {"x.py", "team/y.py"}
-    assert set(python_files(folder.path, "team")[0]) == {"team/y.py"}
+    assert set(python_files(folder.path).stamps) == {"x.py", "team/y.py"}
+    assert set(python_files(folder.path, "team").stamps) == {"team/y.py"}

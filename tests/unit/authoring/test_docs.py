@@ -7,9 +7,9 @@ import pytest
 
 from fluxd import DAG
 from fluxd.authoring import macros, testing
+from fluxd.authoring.environments import FILTERS
 from fluxd.authoring.names import CONTEXT_NAMES
 from fluxd.authoring.policy import TASK_ARGUMENTS
-from fluxd.authoring.template import FILTERS
 from fluxd.core.rules import RULES
 
 ROOT = Path(__file__).parents[3]

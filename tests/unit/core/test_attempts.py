@@ -296,3 +296,31 @@ def test_five_hundred_upstreams_are_joined_once() -> None:
         assert "join" not in flux.starts()
     flux.ended(500)
     assert flux.starts() == ["join"]
+
+
+@pytest.mark.parametrize(
+    ("execution_timeout", "timeout", "code", "after"),
+    [
+        (1.0, 100.0, "FLX-3503", 1),
+        (99.0, 100.0, "FLX-3503", 99),
+        (100.0, 100.0, "FLX-3505", 100),
+        (101.0, 100.0, "FLX-3505", 100),
+        (None, 100.0, "FLX-3505", 100),
+        (50.0, None, "FLX-3503", 50),
+        (None, 0.0, "FLX-3505", 1),
+        (1.0, 0.0, "FLX-3505", 1),
+    ],
+)
+def test_a_waiting_task_has_its_execution_timeout_and_its_timeout(
+    execution_timeout: float | None, timeout: float | None, code: str, after: int
+) -> None:
+    flux = Dialogue(dag(task("a", execution_timeout=execution_timeout, retries=1, retry_delay=10.0)))
+    flux.trigger()
+    flux.started(1)
+    flux.ended(1, {"state": "waiting", "wait": {"sensor": "FileSensor", "timeout": timeout}})
+    assert not flux.wait(after - 1 if after > 1 else 0.5).saves
+    turn = flux.wait(1 if after > 1 else 0.5)
+    assert [type(command).__name__ for command in turn.commands] == ["EndWait"]
+    assert (flux.instances[(1, "a", -1)].reason or "").startswith(code)
+    # A try that took too long is tried again; a sensor that had its whole time is not.
+    assert flux.state("a") == ("up_for_retry" if code == "FLX-3503" else "failed")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from fluxd.authoring.requests import LINE_MAX
 from fluxd.runner.logs import last_line
 from fluxd.runner.outcomes import crashed, of_command
 
@@ -16,7 +17,8 @@ from fluxd.runner.outcomes import crashed, of_command
         (b"one\r\ntwo\r\n", "two"),
         (b"one\ntwo\n\n\n", "two"),
         (b"x" * 4096, "x" * 4096),
-        (b"x" * 5000, None),
+        (b"x" * 5000, "x" * 5000),
+        (b"a\n" + b"x" * LINE_MAX + b"\n", "x" * LINE_MAX),
         (b"x" * 5000 + b"\nend\n", "end"),
         (b"a\xff\x00b", "a\ufffd\ufffdb"),
     ],
