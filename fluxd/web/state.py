@@ -11,6 +11,7 @@ from fluxd.config import Settings
 from fluxd.core.events import Event
 from fluxd.health import Health
 from fluxd.store.database import Database
+from fluxd.web.drawing import Drawings
 from fluxd.web.live import LiveHub
 
 
@@ -34,3 +35,5 @@ class WebState:
 
 
 STATE = web.AppKey("state", WebState)
+# The pictures of dags that were drawn, and the drawing of new ones.
+DRAWINGS = web.AppKey("drawings", Drawings)

@@ -15,9 +15,9 @@ from fluxd.store import page_views
 from fluxd.web import words
 from fluxd.web.api.upcoming import coming_runs, schedule_words
 from fluxd.web.bars import run_bars, run_href, task_href
-from fluxd.web.graph import Layout, lay_out
+from fluxd.web.graph import Shape
 from fluxd.web.render import render
-from fluxd.web.state import STATE
+from fluxd.web.state import DRAWINGS, STATE
 
 RUNS = 28
 CELLS_MOST = 8000  # a dag of many tasks shows fewer runs
@@ -112,7 +112,7 @@ async def page(request: web.Request, refusal: Refusal | None = None, *, status: 
         used=sorted({cell["state"] for cell in states.values()}, key=LOUDEST.index, reverse=True),
         older=runs[0]["number"] if older else None,
         is_past=limit != page_views.LAST,
-        graph=await _graph(spec),
+        graph=await request.app[DRAWINGS].of(_shape(spec)),
         graph_cell=_painter(spec, latest, states),
         coming=_coming(row, spec),
         versions=versions,
@@ -174,10 +174,8 @@ def _names_width(rows: Sequence[GridRow]) -> int:
     return PITCH * min(NAMES_MOST, max(NAMES_LEAST, math.ceil((longest * CHAR_WIDTH + 12) / PITCH)))
 
 
-async def _graph(spec: DagSpec) -> Layout:
-    shape = tuple((task.task_id, task.upstream, task.group) for task in spec.tasks)
-    # In a thread: the layout of a big dag must not hold up the scheduler.
-    return await asyncio.to_thread(lay_out, shape)
+def _shape(spec: DagSpec) -> Shape:
+    return tuple((task.task_id, task.upstream, task.group) for task in spec.tasks)
 
 
 def _painter(
