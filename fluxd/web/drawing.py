@@ -61,7 +61,7 @@ class Drawings:
         if weight(shape) <= SMALL:
             layout = await asyncio.to_thread(lay_out, shape)
         else:
-            drawn = None
+            drawn: Layout | None = None
             try:
                 async with asyncio.timeout(self._deadline_s) as waited:
                     await self._one_at_a_time.acquire()
@@ -73,7 +73,7 @@ class Drawings:
                     drawn = await _in_process(wanted, self._deadline_s)
                 finally:
                     self._one_at_a_time.release()
-            layout = drawn or await asyncio.to_thread(lay_out_plainly, shape)
+            layout = await asyncio.to_thread(lay_out_plainly, shape) if drawn is None else drawn
         if keep:
             self._keep(key, layout)
         return layout

@@ -4,7 +4,6 @@ An error that nobody foresaw shows its code alone; what is behind it is in the d
 """
 
 import traceback
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import orjson
@@ -12,11 +11,10 @@ from aiohttp import web
 
 from fluxd.errors import FluxError
 from fluxd.observations import Seen, observe
-from fluxd.store.database import GONE
+from fluxd.store.database import AWAY, database_trouble
 from fluxd.web.auth import LoginNeeded
 from fluxd.web.render import render
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from fluxd.web.who import Handler
 
 # What we say for the answers of the HTTP library itself.
 SENTENCES = {
@@ -68,8 +66,8 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
-    except (TimeoutError, *GONE):
-        return await failure(request, 503, "FLX-4089", "The database does not answer; running tasks go on.")
+    except (TimeoutError, *AWAY) as error:
+        return await failure(request, 503, "FLX-4089", f"{database_trouble(error)}; running tasks go on.")
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"

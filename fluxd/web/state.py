@@ -1,5 +1,6 @@
 """What the web side is given by the daemon: a window to look through and a slot to post events into, nothing more."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,3 +38,5 @@ class WebState:
 STATE = web.AppKey("state", WebState)
 # The pictures of dags that were drawn, and the drawing of new ones.
 DRAWINGS = web.AppKey("drawings", Drawings)
+# The connections that are being answered.
+WORKING = web.AppKey("working", set[asyncio.BaseProtocol])

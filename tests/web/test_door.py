@@ -286,7 +286,7 @@ async def test_nobody_is_sent_to_another_site(served: Served, http: aiohttp.Clie
 async def test_static_files_are_only_ours(served: Served, http: aiohttp.ClientSession) -> None:
     for name in ("../app.py", "%2e%2e%2fapp.py", "..%2f..%2fconfig.py", "flux.css%00.js", ".", "", "/etc/passwd"):
         async with http.get(f"{served.url}/static/x/{name}", allow_redirects=False) as response:
-            assert response.status in (303, 404), name
+            assert response.status in (303, 400, 404), name
             assert "import" not in await response.text()
 
 
