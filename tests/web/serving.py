@@ -77,3 +77,17 @@ async def serve(
         yield served
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def serve_again(served: Served, port: int) -> AsyncIterator[None]:
+    """The same again after its end, at the same port, as a fluxd that was started anew."""
+    state = replace(served.state, live=LiveHub())
+    runner = make_runner(make_app(state))
+    await runner.setup()
+    await Door(runner, socket.create_server(("127.0.0.1", port)), 100).start()
+    served.state = state
+    try:
+        yield
+    finally:
+        await runner.cleanup()
