@@ -5,6 +5,7 @@ An error that nobody foresaw shows its code alone; what is behind it is in the d
 
 import traceback
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
@@ -48,6 +49,12 @@ async def failure(request: web.Request, status: int, code: str, message: str) ->
     return await render(request, "error.html", status=status, number=status, title=title, code=code, message=message)
 
 
+def login_address(request: web.Request) -> str:
+    """Where to log in, and where to go then: the page that was asked for, if it can be asked for again."""
+    there = request.path_qs if request.method == "GET" else ""
+    return f"/login?{urlencode({'next': there})}" if there not in ("", "/", "/dags") else "/login"
+
+
 @web.middleware
 async def answer_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost middleware: no exception of a handler leaves it, so every answer is ours."""
@@ -56,7 +63,7 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
     except LoginNeeded as error:
         if _is_for_program(request):
             return problem(error.status, error.code, error.message)
-        return web.Response(status=303, headers={"Location": "/login"})
+        return web.Response(status=303, headers={"Location": login_address(request)})
     except FluxError as error:
         return await failure(request, error.status, error.code, error.message)
     except web.HTTPException as error:

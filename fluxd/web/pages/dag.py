@@ -109,6 +109,7 @@ async def page(request: web.Request, refusal: Refusal | None = None, *, status: 
         names_width=_names_width(rows),
         dates=[run["data_interval_start"] for run in runs],
         pitch=PITCH,
+        stuck=_stuck(instances),
         used=sorted({cell["state"] for cell in states.values()}, key=LOUDEST.index, reverse=True),
         older=runs[0]["number"] if older else None,
         is_past=limit != page_views.LAST,
@@ -139,6 +140,12 @@ def _states(instances: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], Map
         if key not in shown or LOUDEST.index(one["state"]) < LOUDEST.index(shown[key]["state"]):
             shown[key] = one
     return shown
+
+
+def _stuck(instances: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """How many of the shown tasks will be tried again, and how many wait."""
+    counted = [(state, sum(one["state"] == state for one in instances)) for state in ("up_for_retry", "waiting")]
+    return [(state, count) for state, count in counted if count]
 
 
 def _cell(run: Mapping[str, Any], one: Mapping[str, Any], dag_id: str) -> Cell:
