@@ -236,7 +236,7 @@ class Daemon:
             minutes = self.settings.web.login_link_minutes
             say(f"log in: {self.address}{link}  (once, within {minutes:g} minutes; again: fluxctl users login-link)")
         elif self.interactive:  # a link in a file lets in whoever can read the file
-            say("log in: run fluxctl users login-link")
+            say(f"log in: run fluxctl --home {self.settings.home} users login-link")
         say(f"ready: {self.address}")
 
     # ---------------------------------------------------------------------------------------------- work
