@@ -73,6 +73,7 @@ class WebSettings:
     session_hours: float = 12.0
     login_link_minutes: float = 15.0
     hosts: tuple[str, ...] = ()
+    connections_max: int = 500
 
 
 @dataclass(frozen=True)

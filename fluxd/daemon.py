@@ -205,6 +205,7 @@ class Daemon:
         observe(Seen.RECOVERED, runs=len(snapshot.runs), attempts=len(snapshot.attempts), dags=len(snapshot.dags))
 
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
+        await accounts.ensure_admin(self.persistence.db.read)  # before anybody can ask for a login
         state = WebState(
             db=self.persistence.db,
             post=self.engine.ask,
@@ -230,11 +231,12 @@ class Daemon:
                 await self.dag_files.loaded.wait()
 
     async def _say_ready(self) -> None:
-        await accounts.ensure_admin(self.persistence.db.read)
-        if self.interactive:
+        if self.interactive and sys.stdout.isatty():
             link = await accounts.make_login_link(self.persistence.db.read, self.settings.web.login_link_minutes)
             minutes = self.settings.web.login_link_minutes
             say(f"log in: {self.address}{link}  (once, within {minutes:g} minutes; again: fluxctl users login-link)")
+        elif self.interactive:  # a link in a file lets in whoever can read the file
+            say(f"log in: run fluxctl --home {self.settings.home} users login-link")
         say(f"ready: {self.address}")
 
     # ---------------------------------------------------------------------------------------------- work
@@ -376,6 +378,7 @@ def main() -> None:
         settings = settings_from(sys.argv[1:])
         start_logging(settings.daemon.log_level, settings.daemon.log_format)
         os.umask(0o027)
+        home.raise_descriptor_limit()
         interactive = "NOTIFY_SOCKET" not in os.environ and "INVOCATION_ID" not in os.environ
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Daemon(settings, interactive=interactive).serve())

@@ -11,6 +11,7 @@ from fluxd import home
 from fluxd.config import Settings
 from fluxd.errors import FluxError
 from fluxd.observations import Seen, observe
+from fluxd.web.doors import Door, make_runner
 
 LOOK_S = 2.0
 
@@ -18,7 +19,7 @@ LOOK_S = 2.0
 class Doors:
     """Open doors. Make them with `opened`."""
 
-    def __init__(self, settings: Settings, runner: web.AppRunner, address: str, unix: web.SockSite, file: int) -> None:
+    def __init__(self, settings: Settings, runner: web.AppRunner, address: str, unix: Door, file: int) -> None:
         self.address = address
         self._settings = settings
         self._runner = runner
@@ -32,14 +33,14 @@ class Doors:
         tcp = home.tcp_socket(settings)
         unix = home.unix_socket(settings.socket)
         host, port = tcp.getsockname()[:2]
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        runner = make_runner(app)
         await runner.setup()
-        site = web.SockSite(runner, unix)
+        site = Door(runner, unix, home.UNIX_PLACES)
         doors = cls(settings, runner, f"http://{f'[{host}]' if ':' in host else host}:{port}", site, 0)
         doors._file = _inode(settings.socket)
         try:
             await site.start()
-            await web.SockSite(runner, tcp).start()
+            await Door(runner, tcp, home.tcp_places(settings)).start()
             yield doors
         finally:
             await runner.cleanup()
@@ -60,7 +61,7 @@ class Doors:
         if _inode(path):
             return
         try:
-            site = web.SockSite(self._runner, home.unix_socket(path))
+            site = Door(self._runner, home.unix_socket(path), home.UNIX_PLACES)
         except FluxError:
             return  # somebody put something else there between our two looks
         file = _inode(path)

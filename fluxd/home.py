@@ -1,11 +1,19 @@
 """Flux's home on disk and its two doors: the folders, the Unix socket, the TCP port. What is wrong is said in words."""
 
+import contextlib
 import os
+import resource
 import socket
 from pathlib import Path
 
 from fluxd.config import Settings, listen_address
 from fluxd.errors import Invalid, Refused, Unavailable
+
+DESCRIPTORS_MOST = 65_536
+# For the database, the runner, the dags folder and what is opened for a moment.
+DESCRIPTORS_KEPT = 64
+# Connections of the Unix socket: a reserve that the web UI cannot take.
+UNIX_PLACES = 100
 
 
 def prepare(settings: Settings) -> None:
@@ -57,6 +65,25 @@ def _refuse_odd_bytes(folder: Path) -> None:
         raise Invalid(
             "FLX-6016", f"The path {shown} is not UTF-8, and Flux keeps no other: choose another --home or --dags."
         ) from None
+
+
+def raise_descriptor_limit() -> int:
+    """As many open files as this process may have (no more than DESCRIPTORS_MOST); how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    wanted = DESCRIPTORS_MOST if hard == infinite else min(hard, DESCRIPTORS_MOST)
+    if soft != infinite and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return DESCRIPTORS_MOST if soft == infinite else soft
+
+
+def tcp_places(settings: Settings) -> int:
+    """How many connections the TCP address takes: each may need a second descriptor, for the log that it follows."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = DESCRIPTORS_MOST if soft == resource.RLIM_INFINITY else soft
+    return max(8, min(settings.web.connections_max, (room - DESCRIPTORS_KEPT) // 2 - UNIX_PLACES))
 
 
 def unix_socket(path: Path) -> socket.socket:

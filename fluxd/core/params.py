@@ -4,8 +4,9 @@ The schema is the JSON Schema words that a form can show: type, enum, minimum, m
 and title, description and format, which are for people. `required` (our own word) says that there is no default.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fluxd.errors import Invalid
@@ -100,6 +101,19 @@ def check_values(
         if not patterns:
             schema = {word: words for word, words in schema.items() if word != "pattern"}
         check_value(value, schema, f"param {name!r}")
+
+
+def check_names(known: Iterable[str], given: Iterable[str]) -> None:
+    """Raises Invalid FLX-4263 for the first given name that is no param of a dag that has some.
+
+    A dag without params may be given anything: its tasks look into the conf themselves.
+    """
+    names = sorted(known)
+    for name in given if names else ():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1, 0.6)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names[:12])}."
+            raise Invalid("FLX-4263", f"The dag has no param {name[:80]!r}; {hint}")
 
 
 def _wrong(value: Any, schema: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from fluxd.core.dags import known_dag
 from fluxd.core.events import CancelRun, ClearTasks, Interrupt, MarkTasks, TriggerRun
 from fluxd.core.live import Dag, LiveRun, Node, same_shape
 from fluxd.core.model import InstanceKey, Run
-from fluxd.core.params import check_values
+from fluxd.core.params import check_names, check_values
 from fluxd.core.run_starts import add_new_run
 from fluxd.core.settle import end_run
 from fluxd.core.snapshot import Revived
@@ -36,6 +36,7 @@ def trigger(working: WorkingSet, event: TriggerRun, now: datetime) -> None:
         raise Refused("FLX-4203", f"Dag {dag.dag_id!r} has a run {run_id!r} already: choose another run id.")
     if event.logical_date is not None:
         check_time(event.logical_date, "The logical date")
+    check_names({**dag.spec.params, **dag.spec.param_schemas}, event.conf)
     check_values(dag.spec.param_schemas, dag.spec.params, event.conf, patterns=False)
     start, end = dag.timetable.covered_by_manual(event.logical_date, now)
     live = add_new_run(

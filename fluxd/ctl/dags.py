@@ -57,7 +57,7 @@ def _dag_row(dag: dict[str, Any]) -> list[show.Cell]:
     elif dag["removed"]:
         note = show.Styled("file is gone", "yellow")
     elif last.get("state") == "failed":
-        note = last["reason"]
+        note = show.cause(last["reason"])
     return [
         dag["dag_id"],
         dag["schedule_words"],

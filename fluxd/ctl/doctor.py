@@ -1,16 +1,19 @@
 """`fluxctl doctor`: looks at all that fluxd needs, running or not, and says what to do where it is not well."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ DISK_WARN_SHARE, DISK_BAD_BYTES = 0.05, 256 * 2**20
 CLOCK_WARN_S = 2.0
 ASIDE_DAYS = 7
 TIME_ERROR = 5
+LOOKED_AT_MOST = 20_000  # files of a dags folder
 ABSENT = ("FLX-8001", "FLX-8002")  # what the client says where no fluxd runs
 START = "start it: fluxd, with the same --home"
 
@@ -163,7 +167,25 @@ def dags_folder(folder: Path) -> Finding:
         return Finding("dags folder", "warn", f"{folder} is not there", "make it, or name another with --dags")
     if not os.access(folder, os.R_OK | os.X_OK):
         return Finding("dags folder", "bad", f"{folder} cannot be read", "give this user the right to read it")
+    exposed = writable_by_all(folder)
+    if exposed is not None:
+        words = f"every user of this machine can write {exposed}, and so run code as the user of fluxd"
+        return Finding("dags folder", "bad", words, f"chmod o-w {exposed}")
     return Finding("dags folder", "ok", str(folder))
+
+
+def writable_by_all(folder: Path) -> Path | None:
+    """The first thing through which any user can put code into the dags folder: it, a folder above, what is in it."""
+    for above in folder.resolve().parents:
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky one only the owner can replace things
+            return above
+    for place in (folder, *islice(folder.rglob("*"), LOOKED_AT_MOST)):
+        with contextlib.suppress(OSError):  # it may go while we look
+            looked = place.stat()
+            if looked.st_mode & stat.S_IWOTH and (stat.S_ISDIR(looked.st_mode) or place.suffix in (".py", ".zip")):
+                return place
+    return None
 
 
 def database_of_fluxd(status: dict[str, Any]) -> Finding:

@@ -25,7 +25,7 @@ def runs_table(runs: list[dict[str, Any]], *, with_dag: bool) -> None:
             show.when(run["started_at"]),
             show.took(run["started_at"], run["ended_at"]),
             run["run_type"],
-            run["reason"],
+            show.cause(run["reason"]),
         ]
         for run in runs
     ]
@@ -43,7 +43,7 @@ def run_facts(run: dict[str, Any]) -> None:
             ("dag", run["dag_id"]),
             ("run", run["run_id"]),
             ("state", show.state(run["state"])),
-            ("reason", run["reason"]),
+            ("reason", show.cause(run["reason"])),
             ("covers", show.covers(run)),
             ("logical date", show.when_in_full(run["logical_date"])),
             ("queued", show.when_in_full(run["queued_at"])),
@@ -73,7 +73,7 @@ def tasks_table(tasks: list[dict[str, Any]]) -> None:
                 show.when(task["started_at"]),
                 show.took(task["started_at"], task["ended_at"]),
                 task["operator"],
-                task["reason"],
+                show.cause(task["reason"]),
             ]
             for task in tasks
         ],
@@ -90,5 +90,5 @@ def run_with_tasks(run: dict[str, Any]) -> None:
 
 def why_failed(run: dict[str, Any]) -> str:
     """One sentence about a run that did not succeed."""
-    reason = f": {run['reason']}" if run["reason"] else ""
+    reason = f": {show.cause(run['reason'])}" if run["reason"] else ""
     return f"The run {run['run_id']} of {run['dag_id']} is {run['state']}{reason}"

@@ -4,11 +4,15 @@ rich is imported only when a terminal looks at us; a pipe gets plain columns tha
 """
 
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from datetime import time as clock_time
 from typing import Any
+
+from fluxd.core import causes
 
 # State -> (shape, colour): the shape says it too, for eyes and terminals without colour.
 STATES: dict[str, tuple[str, str]] = {
@@ -106,18 +110,23 @@ def took(started: str | None, ended: str | None) -> str:
 
 
 def covers(run: dict[str, Any]) -> str:
-    """What a run covers, in the local zone: 2026-01-01 → 2026-01-02."""
+    """What a run covers, with both clock times and one zone, the local one: 2026-01-01 06:00 → 2026-01-02 06:00 CET."""
     start, end = instant(run["data_interval_start"]), instant(run["data_interval_end"])
     if start is None or end is None:
         return ""
     start, end = start.astimezone(), end.astimezone()
+    zones = "/".join(dict.fromkeys((f"{start:%Z}", f"{end:%Z}")))
     if start == end:
-        return when(run["data_interval_start"])
-    if start.time() == end.time() and start.date() != end.date():
-        clock = "" if (start.hour, start.minute, start.second) == (0, 0, 0) else f" {start:%H:%M}"
-        return f"{start:%Y-%m-%d} → {end:%Y-%m-%d}{clock}"
-    same_day = start.date() == end.date()
-    return f"{start:%Y-%m-%d %H:%M} → {end:%H:%M}" if same_day else f"{start:%Y-%m-%d %H:%M} → {end:%Y-%m-%d %H:%M}"
+        return f"{when(run['data_interval_start'])} {zones}"
+    if start.time() == end.time() == clock_time():
+        return f"{start:%Y-%m-%d} → {end:%Y-%m-%d} {zones}"
+    right = f"{end:%H:%M}" if start.date() == end.date() else f"{end:%Y-%m-%d %H:%M}"
+    return f"{start:%Y-%m-%d %H:%M} → {right} {zones}"
+
+
+def cause(reason: str | None) -> str | None:
+    """Why something failed: what happened, then the task, then the code."""
+    return None if reason is None else str(causes.cause(reason))
 
 
 def counted(count: int, one: str) -> str:
@@ -161,7 +170,11 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    kept = fitting(columns, [[_plain(cell) for cell in row] for row in rows], console.width)
+    texts = [[_plain(cell) for cell in row] for row in rows]
+    kept = fitting(columns, texts, console.width)
+    if room(columns, texts, kept) > console.width:
+        _stacked(columns, rows, console.width)
+        return
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for place in kept:
         # What is copied, or read at a glance, is never broken over lines.
@@ -176,15 +189,57 @@ def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     """The columns that a terminal of this width has room for: on a narrow one the less important ones go."""
     kept = list(range(len(columns)))
 
+    for name in SPARED:
+        if room(columns, rows, kept) <= width:
+            break
+        kept = [place for place in kept if columns[place] != name]
+    return kept
+
+
+def room(columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    """The least width in which these columns stand beside one another with nothing cut off."""
+
     def taken(place: int) -> int:
         longest = max(len(columns[place]), *(len(row[place]) for row in rows))
         return 2 + (min(longest, SENTENCE_MIN) if columns[place] in SENTENCES else longest)
 
-    for name in SPARED:
-        if sum(map(taken, kept)) - 2 <= width:
-            break
-        kept = [place for place in kept if columns[place] != name]
-    return kept
+    return sum(map(taken, kept)) - 2
+
+
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> None:
+    """Where columns have no room: each row as lines of its own. Its state and its name come first."""
+    order = sorted(range(len(columns)), key=lambda place: columns[place] != "STATE")
+    head = [place for place in order if columns[place] == "STATE" or place == 0]
+    label = max(len(columns[place]) for place in order)
+    for number, row in enumerate(rows):
+        if number:
+            out()
+        for place in head:
+            for line in folded(_plain(row[place]), width):
+                out(_coloured(line, row[place]))
+        for place in order:
+            if place in head or not (text := _plain(row[place])):
+                continue
+            beside = width - label - 4 >= SENTENCE_MIN
+            lines = folded(text, width - label - 4 if beside else width - 2)
+            if not beside:
+                out(f"  {columns[place]}"[:width])
+            for index, line in enumerate(lines):
+                before = "  " + (columns[place] if not index else "").ljust(label) + "  " if beside else "  "
+                out(before + _coloured(line, row[place]))
+
+
+def _coloured(text: str, cell: Cell) -> str:
+    return paint(text, cell.style) if isinstance(cell, Styled) else text
+
+
+def folded(text: str, width: int) -> list[str]:
+    """The text in lines of this width at most; words stay whole where they can, and nothing is left out."""
+    return [
+        line
+        for part in text.split("\n")
+        for line in textwrap.wrap(part, max(1, width), break_on_hyphens=False, drop_whitespace=True) or [""]
+    ]
 
 
 def facts(pairs: Sequence[tuple[str, Cell]]) -> None:

@@ -66,7 +66,7 @@ def show_task(session: Session, dag_id: str, run_id: str, task_id: str, map_inde
             ("task", task_name(task)),
             ("run", f"{task['dag_id']} {task['run_id']}"),
             ("state", show.state(task["state"])),
-            ("reason", task["reason"]),
+            ("reason", show.cause(task["reason"])),
             ("operator", task["operator"]),
             ("after", ", ".join(task["upstream"])),
             ("next try", show.when_in_full(task["retry_at"])),
@@ -107,7 +107,7 @@ def _try_row(one: dict[str, Any]) -> list[show.Cell]:
         show.took(one["started_at"], one["ended_at"]),
         code,
         f"{memory / 1024:.0f} MiB" if memory else "",
-        one["reason"],
+        show.cause(one["reason"]),
     ]
 
 

@@ -1,5 +1,6 @@
 """Who may come in: accounts, one-time login links, sessions. The database never holds a secret that opens anything."""
 
+import contextlib
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from fluxd.errors import NotFound
+from fluxd.store.database import PASSING
 from fluxd.store.queries import QUERIES
 
 ADMIN = "admin"
@@ -67,7 +69,8 @@ async def find_session(db: Executor, cookie: str) -> Session | None:
     if row is None:
         return None
     if row["stale"]:
-        await db.execute(QUERIES["session_seen"], key)
+        with contextlib.suppress(*PASSING):  # a database that only reads keeps nobody from looking
+            await db.execute(QUERIES["session_seen"], key)
     return Session(key, row["name"], row["role"], row["csrf"])
 
 

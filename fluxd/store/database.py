@@ -56,6 +56,21 @@ DATA = (
     asyncpg.ProgramLimitExceededError,
 )
 TAKEN_STATE = "FX001"  # how the trigger `under_epoch` refuses a write
+# Either of the two: a request that met it may be made again later.
+AWAY = (*GONE, *PASSING)
+
+
+def database_trouble(error: BaseException) -> str:
+    """The beginning of a sentence about one of AWAY, or about no answer in time."""
+    match error:
+        case asyncpg.ReadOnlySQLTransactionError():
+            return "The database is read-only now"
+        case asyncpg.DiskFullError():
+            return "The disk of the database is full"
+        case asyncpg.PostgresError() if isinstance(error, PASSING):
+            return f"The database cannot do its work ({_cause(error)})"
+        case _:
+            return f"The database does not answer ({type(error).__name__})"
 
 
 # The pid of a backend and when it began: together they name one session.

@@ -9,7 +9,6 @@ import pwd
 import secrets
 import socket
 import struct
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from aiohttp import web
@@ -18,9 +17,7 @@ from fluxd.config import listen_address
 from fluxd.errors import FluxError
 from fluxd.store import accounts
 from fluxd.web.state import STATE
-from fluxd.web.who import SESSION, STILL_WELCOME, WHO
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from fluxd.web.who import SESSION, STILL_WELCOME, WHO, Handler
 
 # What answers without a login, by the pattern of its route. A test walks all routes and compares.
 PUBLIC = frozenset({"/healthz", "/login", "/login/{secret}", "/static/{version}/{name}"})

@@ -48,7 +48,7 @@ def run_title(run: Mapping[str, Any], zone: str, now: datetime) -> str:
     seconds = words.took(run["started_at"], run["ended_at"], now)
     if seconds is not None:
         text += f" {'after' if run['ended_at'] else 'for'} {words.duration(seconds)}"
-    return f"{text} · {run['reason']}" if run["reason"] else text
+    return f"{text} · {words.cause(run['reason'])}" if run["reason"] else text
 
 
 def run_bars(

@@ -4,19 +4,18 @@ An error that nobody foresaw shows its code alone; what is behind it is in the d
 """
 
 import traceback
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
 
 from fluxd.errors import FluxError
 from fluxd.observations import Seen, observe
-from fluxd.store.database import GONE
+from fluxd.store.database import AWAY, database_trouble
 from fluxd.web.auth import LoginNeeded
 from fluxd.web.render import render
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from fluxd.web.who import Handler
 
 # What we say for the answers of the HTTP library itself.
 SENTENCES = {
@@ -50,6 +49,12 @@ async def failure(request: web.Request, status: int, code: str, message: str) ->
     return await render(request, "error.html", status=status, number=status, title=title, code=code, message=message)
 
 
+def login_address(request: web.Request) -> str:
+    """Where to log in, and where to go then: the page that was asked for, if it can be asked for again."""
+    there = request.path_qs if request.method == "GET" else ""
+    return f"/login?{urlencode({'next': there})}" if there not in ("", "/", "/dags") else "/login"
+
+
 @web.middleware
 async def answer_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost middleware: no exception of a handler leaves it, so every answer is ours."""
@@ -58,7 +63,7 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
     except LoginNeeded as error:
         if _is_for_program(request):
             return problem(error.status, error.code, error.message)
-        return web.Response(status=303, headers={"Location": "/login"})
+        return web.Response(status=303, headers={"Location": login_address(request)})
     except FluxError as error:
         return await failure(request, error.status, error.code, error.message)
     except web.HTTPException as error:
@@ -68,8 +73,8 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
-    except (TimeoutError, *GONE):
-        return await failure(request, 503, "FLX-4089", "The database does not answer; running tasks go on.")
+    except (TimeoutError, *AWAY) as error:
+        return await failure(request, 503, "FLX-4089", f"{database_trouble(error)}; running tasks go on.")
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"

@@ -1,13 +1,17 @@
 """A dag as a picture: where its tasks stand, how its edges run, which boxes its groups make.
 
 The order within the layers comes from fast-sugiyama; sizes, direction and curves are ours. A layout depends on the
-shape of the dag alone, so it is kept: states are painted on by the template.
+shape of the dag alone; states are painted on by the template.
+
+For an irregular graph of thousands of edges that library takes minutes and holds the interpreter's lock meanwhile, so
+`drawing.py` calls it in a process with a deadline, and `lay_out_plainly` draws what was not ready by then.
 """
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from fast_sugiyama import from_edges
@@ -68,6 +72,7 @@ class Layout:
     boxes: tuple[Box, ...]
     width: float
     height: float
+    plain: bool = False  # drawn by `lay_out_plainly`
 
 
 def _label(task_id: str, group: str | None) -> str:
@@ -225,10 +230,12 @@ def _draw(shape: Shape, places: Places, chains: Chains, sideways: bool) -> Layou
     thick = [float(NODE_HEIGHT)] * layers
     pitch = NODE_HEIGHT + GAP_ACROSS if sideways else widest + GAP_ACROSS
     if sideways:
-        thick = [max((wants[t] for t, (layer, _) in places.items() if layer == n), default=0.0) for n in range(layers)]
+        thick = [0.0] * layers
+        for task_id, (layer, _) in places.items():
+            thick[layer] = max(thick[layer], wants[task_id])
     along = GAP_ALONG + (BOX_BEFORE if begins and not sideways else 0)
     margin = MARGIN + (BOX_BEFORE if begins else 0)
-    begin = [margin + sum(thick[:index]) + index * along for index in range(layers)]
+    begin = [margin + before + index * along for index, before in enumerate(accumulate(thick[:-1], initial=0.0))]
 
     def middle(across: float) -> float:
         room = BOX_BEFORE * bisect_right(begins, across + 0.01) + BOX_AFTER * bisect_left(ends, across - 0.01)
@@ -268,7 +275,6 @@ def _scale(layout: Layout) -> float:
     return min(1.0, WINDOW[0] / layout.width, WINDOW[1] / layout.height)
 
 
-@lru_cache(maxsize=64)
 def lay_out(shape: Shape) -> Layout:
     """The picture of a dag, left to right or top down, whichever is easier to read in a window of the usual shape."""
     sideways = _draw(shape, *_places(shape, MOST_DOWN), sideways=True)
@@ -276,3 +282,51 @@ def lay_out(shape: Shape) -> Layout:
         return sideways
     upright = _draw(shape, *_places(shape, MOST_BESIDE), sideways=False)
     return upright if _scale(upright) > 1.15 * _scale(sideways) else sideways
+
+
+def lay_out_plainly(shape: Shape) -> Layout:
+    """A picture at a cost that grows with tasks and edges alone: each task in the first layer after its upstreams.
+
+    Tasks of a layer stand by the middle of their upstreams; edges run straight, also past other tasks; no group has
+    a box.
+    """
+    layer = _layers(shape)
+    members: dict[int, list[str]] = {}
+    for task_id, number in layer.items():
+        members.setdefault(number, []).append(task_id)
+    upstreams = {task_id: [up for up in upstream if up in layer] for task_id, upstream, _ in shape}
+    places: Places = {}
+    first = 0
+    for number in range(len(members)):
+        wanted = {
+            task_id: sum(places[up][1] for up in upstreams[task_id]) / max(1, len(upstreams[task_id]))
+            for task_id in members[number]
+        }
+        # Sorted is stable: equals stay as they were written.
+        for index, task_id in enumerate(sorted(members[number], key=wanted.__getitem__)):
+            places[task_id] = (first + index // MOST_DOWN, float(index % MOST_DOWN))
+        first += (len(members[number]) - 1) // MOST_DOWN + 1
+    chains: Chains = [(up, task_id, []) for task_id in places for up in upstreams[task_id]]
+    bare = tuple((task_id, upstream, None) for task_id, upstream, _ in shape)
+    return replace(_draw(bare, places, chains, sideways=True), plain=True)
+
+
+def _layers(shape: Shape) -> dict[str, int]:
+    """task id -> the longest way to it from a task without upstreams, in the dag's order where that is possible."""
+    known = {task_id for task_id, _, _ in shape}
+    open_ups = {task_id: [up for up in upstream if up in known] for task_id, upstream, _ in shape}
+    missing = {task_id: len(ups) for task_id, ups in open_ups.items()}
+    targets: dict[str, list[str]] = {task_id: [] for task_id in known}
+    for task_id, ups in open_ups.items():
+        for up in ups:
+            targets[up].append(task_id)
+    ready = deque(task_id for task_id, count in missing.items() if count == 0)
+    layer = dict.fromkeys(ready, 0)
+    while ready:
+        task_id = ready.popleft()
+        for target in targets[task_id]:
+            layer[target] = max(layer.get(target, 0), layer[task_id] + 1)
+            missing[target] -= 1
+            if missing[target] == 0:
+                ready.append(target)
+    return layer

@@ -17,6 +17,7 @@ from fluxd.web.who import SESSION, WHO
 
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "flux_theme"
+ZONE_COOKIE = "flux_zone"  # set by our script
 
 # How a state is called on pages, where that is not its name.
 STATE_WORDS = {"upstream_failed": "upstream failed", "up_for_retry": "up for retry", "none": "not started"}
@@ -49,8 +50,14 @@ def theme(request: web.Request) -> str:
     return chosen if chosen in THEMES else "auto"
 
 
+def reader_zone(request: web.Request) -> str | None:
+    """The time zone of the reader's clocks, as their browser told it; None where it told none that we know."""
+    told = request.cookies.get(ZONE_COOKIE, "")
+    return told if told and words.zone(told).key == told else None
+
+
 async def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
-    """The page made of this template. Every template may use `now`, `who`, `csrf`, `theme`, `here` and `said`.
+    """The page of this template. All templates may use now, who, csrf, theme, reader (a zone), here, said.
 
     It is made in a thread: a big page takes a tenth of a second, and the scheduler shall not wait for it.
     """
@@ -62,6 +69,7 @@ async def render(request: web.Request, template: str, *, status: int = 200, **va
         who=request.get(WHO),
         csrf=session.csrf if session else "",
         theme=theme(request),
+        reader=reader_zone(request),
         here=request.path_qs,
         said=said,
         **values,

@@ -1,5 +1,6 @@
 """What the web side is given by the daemon: a window to look through and a slot to post events into, nothing more."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from fluxd.config import Settings
 from fluxd.core.events import Event
 from fluxd.health import Health
 from fluxd.store.database import Database
+from fluxd.web.drawing import Drawings
 from fluxd.web.live import LiveHub
 
 
@@ -34,3 +36,7 @@ class WebState:
 
 
 STATE = web.AppKey("state", WebState)
+# The pictures of dags that were drawn, and the drawing of new ones.
+DRAWINGS = web.AppKey("drawings", Drawings)
+# The connections that are being answered.
+WORKING = web.AppKey("working", set[asyncio.BaseProtocol])

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from fluxd.store.accounts import Session
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 StillWelcome = Callable[[], Awaitable[bool]]
 
 # {"name", "via"}: who asks, and through which door (socket | session).

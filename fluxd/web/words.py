@@ -1,16 +1,19 @@
 """Times, durations and stretches of time in the words that people use for them.
 
-Times of a dag are shown in the dag's time zone, with its name beside them where it is not UTC.
+Times of a dag are shown in the dag's time zone, with its name beside them where the reader's clocks show another
+time.
 """
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
+
+from fluxd.core.causes import cause as cause  # templates ask for it here
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 # What is said of a file whose stored error does not say why.
@@ -103,13 +106,21 @@ def clock(at: datetime, zone_name: str | None) -> str:
     return f"{at.astimezone(zone(zone_name)):%H:%M:%S}"
 
 
-def days(first: datetime, last: datetime, zone_name: str | None) -> str:
-    """2 Jan – 4 Feb 2026 · 2 Jan 2026, 06:00 – 18:00 (one day)."""
+def beside(at: datetime, zone_name: str | None, reader: str | None = None) -> str:
+    """What stands beside a time: " Paris", or nothing where the reader's own clocks show the same time."""
+    if reader is not None and at.astimezone(zone(reader)).utcoffset() == at.astimezone(zone(zone_name)).utcoffset():
+        return ""
+    return f" {zone_words(zone_name)}"
+
+
+def days(first: datetime, last: datetime, zone_name: str | None, reader: str | None = None) -> str:
+    """2 Jan 06:00 – 4 Feb 2026 06:00 Paris · 2 Jan 2026, 06:00 – 18:00 Paris (one day)."""
     begin, end = first.astimezone(zone(zone_name)), last.astimezone(zone(zone_name))
+    where = beside(last, zone_name, reader)
     if begin.date() == end.date():
-        return f"{end.day} {end:%b %Y}, {_clock(begin)}" + (f" – {_clock(end)}" if begin != end else "")
+        return f"{end.day} {end:%b %Y}, {_clock(begin)}" + (f" – {_clock(end)}" if begin != end else "") + where
     year = f" {begin:%Y}" if begin.year != end.year else ""
-    return f"{begin.day} {begin:%b}{year} – {end.day} {end:%b %Y}"
+    return f"{begin.day} {begin:%b}{year} {_clock(begin)} – {end.day} {end:%b %Y} {_clock(end)}{where}"
 
 
 def instant(at: datetime) -> str:
@@ -117,16 +128,19 @@ def instant(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def stretch(start: datetime, end: datetime, zone_name: str | None) -> str:
-    """2026-01-01 → 2026-01-02 (same time of day) · 2026-01-01 06:00 → 07:00 · 2026-01-01 06:00 (no length)."""
+def stretch(start: datetime, end: datetime, zone_name: str | None, reader: str | None = None) -> str:
+    """2026-01-01 → 2026-01-02 Paris (whole days) · 2026-01-01 06:00 → 07:00 Paris · 2026-01-01 06:00 Paris (no length).
+
+    Both clock times and one zone, which is left out where it is the reader's own.
+    """
     first, last = start.astimezone(zone(zone_name)), end.astimezone(zone(zone_name))
+    where = beside(end, zone_name, reader)
     if start == end:
-        return f"{first:%Y-%m-%d} {_clock(first)}"
-    if first.time() == last.time():
-        return f"{first:%Y-%m-%d} → {last:%Y-%m-%d}"
-    left = f"{first:%Y-%m-%d} {_clock(first)}"
-    same_day = first.date() == last.date()
-    return f"{left} → {_clock(last)}" if same_day else f"{left} → {last:%Y-%m-%d} {_clock(last)}"
+        return f"{first:%Y-%m-%d} {_clock(first)}{where}"
+    if first.time() == last.time() == time():
+        return f"{first:%Y-%m-%d} → {last:%Y-%m-%d}{where}"
+    right = _clock(last) if first.date() == last.date() else f"{last:%Y-%m-%d} {_clock(last)}"
+    return f"{first:%Y-%m-%d} {_clock(first)} → {right}{where}"
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -184,11 +198,12 @@ MACHINE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 
 def with_times(text: str, zone_name: str | None, now: datetime) -> str:
-    """A sentence of the scheduler with its times as people write them: today 06:00:10."""
+    """A sentence of the scheduler with its times as people write them: today 06:00:10 Paris."""
 
     def said(match: re.Match[str]) -> str:
         try:
-            return when(datetime.fromisoformat(match[0]), zone_name, now)
+            at = datetime.fromisoformat(match[0])
+            return when(at, zone_name, now) + beside(at, zone_name)
         except (ValueError, OverflowError):
             return match[0]
 

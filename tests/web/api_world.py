@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from fluxd import config, home
 from fluxd.containment import Containment
@@ -25,6 +24,7 @@ from fluxd.persistence import Persistence
 from fluxd.progress import ProgressBoard
 from fluxd.store import accounts
 from fluxd.web.app import make_app
+from fluxd.web.doors import Door, make_runner
 from fluxd.web.live import LiveHub
 from fluxd.web.state import WebState
 
@@ -159,10 +159,10 @@ async def open_world(db_url: str, folder: Path) -> AsyncIterator[World]:
         engine = asyncio.ensure_future(world.engine.run())
         progress = asyncio.ensure_future(world.progress.run())
         await accounts.ensure_admin(persistence.db.read)
-        runner = web.AppRunner(make_app(world.state), access_log=None, shutdown_timeout=1.0)
+        runner = make_runner(make_app(world.state))
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, home.unix_socket(settings.socket)).start()
+        await Door(runner, home.unix_socket(settings.socket), home.UNIX_PLACES).start()
         world.http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(settings.socket)))
         )

@@ -1,6 +1,7 @@
 """The web side on a real database and a real port, with a scheduler of one line behind it: it notes what is posted."""
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from fluxd.config import DaemonSettings, Settings
 from fluxd.store import accounts
 from fluxd.store.database import Database
 from fluxd.web.app import make_app
+from fluxd.web.doors import Door, make_runner
 from fluxd.web.live import LiveHub
 from fluxd.web.state import WebState
 
@@ -28,6 +30,7 @@ class Served:
     state: WebState
     app: web.Application
     runner: web.AppRunner
+    door: Door
     posted: list[Any] = field(default_factory=list)
     answers: dict[type, Answer] = field(default_factory=dict)
 
@@ -40,7 +43,9 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serve(db: Database, home: Path, listen: str = "127.0.0.1:0", **settings: Any) -> AsyncIterator[Served]:
+async def serve(
+    db: Database, home: Path, listen: str = "127.0.0.1:0", places: int = 100, **settings: Any
+) -> AsyncIterator[Served]:
     """Serve pages and API on a free port of loopback."""
     await accounts.ensure_admin(db.read)
     daemon = DaemonSettings(listen=listen)
@@ -62,13 +67,27 @@ async def serve(db: Database, home: Path, listen: str = "127.0.0.1:0", **setting
         status=dict,
     )
     app = make_app(state)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    runner = make_runner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    served = Served(f"http://127.0.0.1:{port}", state, app, runner)
+    sock = socket.create_server(("127.0.0.1", 0))
+    door = Door(runner, sock, places)
+    await door.start()
+    served = Served(f"http://127.0.0.1:{sock.getsockname()[1]}", state, app, runner, door)
     try:
         yield served
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def serve_again(served: Served, port: int) -> AsyncIterator[None]:
+    """The same again after its end, at the same port, as a fluxd that was started anew."""
+    state = replace(served.state, live=LiveHub())
+    runner = make_runner(make_app(state))
+    await runner.setup()
+    await Door(runner, socket.create_server(("127.0.0.1", port)), 100).start()
+    served.state = state
+    try:
+        yield
     finally:
         await runner.cleanup()

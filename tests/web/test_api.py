@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from fluxd.core.events import PauseDag
+from fluxd.errors import Unavailable
 from fluxd.web.api import schemas
 from fluxd.web.api.routes import PREFIX, ROUTES
 from tests.web.api_world import World, open_world
+from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -318,6 +322,57 @@ async def test_a_request_that_was_cut_off_is_not_done_again_in_silence(world: Wo
     assert (await world.ask("POST", "/dags/sales/trigger", {}, headers=key))[0] == 201
     # As a daemon leaves it that dies between the run and the answer.
     await world.persistence.db.read.execute("UPDATE idempotency SET status = 0, body = '{}'")
+    status, problem = await world.ask("POST", "/dags/sales/trigger", {}, headers=key)
+    assert (status, problem["code"]) == (409, "FLX-4153")
+    assert len((await world.get("/runs"))["runs"]) == 1
+
+
+@pytest.mark.parametrize("when", ["DELETE", "INSERT"])
+async def test_a_key_whose_request_got_a_503_can_be_used_again(
+    served: Served, http: aiohttp.ClientSession, when: str
+) -> None:
+    """The daemon is stopping, or the database fails, and the key cannot be forgotten at that moment either."""
+    token = await served.login(http)
+    writer = served.state.db.writer
+    await writer.execute(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$;"
+        f"CREATE TRIGGER fails BEFORE {when} ON idempotency FOR EACH ROW EXECUTE FUNCTION fails()"
+    )
+
+    def stopping(_: object) -> None:
+        raise Unavailable("FLX-4090", "fluxd is stopping.")
+
+    served.answers[PauseDag] = stopping
+
+    async def ask() -> tuple[int, str]:
+        headers = {"Idempotency-Key": "k", "X-CSRF-Token": token}
+        async with http.post(f"{served.url}{PREFIX}/dags/x/pause", json={}, headers=headers) as response:
+            return response.status, (await response.json()).get("code", "")
+
+    for _ in range(2):
+        assert (await ask())[0] == 503
+    await writer.execute("DROP TRIGGER fails ON idempotency")
+    served.answers[PauseDag] = lambda event: {"paused": event.paused}
+    asked = len(served.posted)
+    assert [await ask() for _ in range(2)] == [(200, "")] * 2
+    assert len(served.posted) == asked + 1  # done once
+
+
+async def test_a_key_that_may_have_been_used_is_not_freed_by_a_failure(world: World) -> None:
+    writer, key = world.persistence.db.read, {"Idempotency-Key": "k"}
+    await writer.execute(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$;"
+        "CREATE TRIGGER fails BEFORE UPDATE ON idempotency FOR EACH ROW EXECUTE FUNCTION fails()"
+    )
+    assert (await world.ask("POST", "/dags/sales/trigger", {}, headers=key))[0] == 503  # done; the answer is not kept
+    await writer.execute(
+        "DROP TRIGGER fails ON idempotency;"
+        "CREATE TRIGGER fails BEFORE INSERT ON idempotency FOR EACH ROW EXECUTE FUNCTION fails()"
+    )
+    assert (await world.ask("POST", "/dags/sales/trigger", {}, headers=key))[0] == 503
+    await writer.execute("DROP TRIGGER fails ON idempotency")
     status, problem = await world.ask("POST", "/dags/sales/trigger", {}, headers=key)
     assert (status, problem["code"]) == (409, "FLX-4153")
     assert len((await world.get("/runs"))["runs"]) == 1

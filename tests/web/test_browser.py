@@ -1,5 +1,7 @@
 """A person at a real browser: in by the link, a dag triggered, the change seen without a reload, a log that grows."""
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,9 +11,10 @@ from fluxd.core.commands import Saves
 from fluxd.core.events import PauseDag, TriggerRun
 from fluxd.core.model import Attempt, Instance, Run
 from fluxd.core.states import AttemptState, RunState, State
+from fluxd.store.dags import store_load
 from fluxd.store.turns import save
-from tests.web.browser import Page
-from tests.web.serving import Served
+from tests.web.browser import PATIENCE_S, Page
+from tests.web.serving import Served, serve_again
 
 pytestmark = pytest.mark.anyio
 
@@ -182,3 +185,94 @@ async def test_a_graph_that_fits_stands_still(page: Page, served: Served) -> Non
         float, str(await page.run("document.querySelector('svg.graph').getAttribute('viewBox')")).split()
     )
     assert abs(left + wide / 2 - float(await page.run("document.querySelector('svg.graph').dataset.width")) / 2) < 1
+
+
+# The words of a page, but for those that change each second.
+WORDS = """(page) => {
+  const main = page.querySelector("main").cloneNode(true);
+  for (const one of main.querySelectorAll("title, time, [data-since]")) one.remove();
+  return main.textContent.replace(/\\s+/g, " ");
+}"""
+TEXT = f"({WORDS})(document)"
+PARSED = "new DOMParser().parseFromString(text, 'text/html')"
+FRESH = f"fetch(location.href).then((answer) => answer.text()).then((text) => ({WORDS})({PARSED}))"
+
+
+async def test_no_part_of_a_page_stays_behind(page: Page, served: Served) -> None:
+    """Everything about a dag changes while its pages are open: what they show is what a fresh one shows."""
+    db = served.state.db
+    run = await db.read.fetchval("SELECT max(run_id) FROM run WHERE dag_id = 'sales' AND state = 'failed'")
+    spec = await db.read.fetchval(
+        "SELECT spec FROM dag JOIN dag_version v ON v.id = version_id WHERE dag.dag_id = 'sales'"
+    )
+    changes: list[dict[str, object]] = [
+        {"description": "one", "tags": ["new"], "owner": "somebody", "doc_md": "A new text."},
+        {"schedule": {"kind": "none"}, "warnings": ["Mind this."], "max_active_runs": 3, "doc_md": None},
+    ]
+    for number, path in enumerate(("", "/source", f"/runs/{run}", f"/runs/{run}/tasks/load", "/trigger")):
+        await page.go(f"{served.url}/dags/sales{path}")
+        await page.until("document.querySelector('[data-link-state=on]')")
+        await page.run("window.__same = true")
+        for step, change in enumerate(changes):
+            mark = f"b{number}{step}"
+            file = await db.read.fetchval("SELECT file FROM dag WHERE dag_id = 'sales'")
+            await store_load(db.writer, file, mark, {file: f"# {mark}\n"}, [spec | change | {"description": mark}], 0.1)
+            await db.read.execute("UPDATE task_instance SET reason = $1 WHERE task_id = 'load'", f"reason {mark}")
+            await db.read.execute(
+                "UPDATE attempt SET reason = $1, rendered = $2 WHERE task_id = 'load'", mark, {"x": mark}
+            )
+            served.state.live.publish("changed", {"dags": ["sales"], "files": [file]})
+            shown, fresh = "", mark
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    while mark not in shown or shown != fresh:
+                        shown, fresh = await page.run(TEXT), await page.run(FRESH)
+            behind = next((at for at, (a, b) in enumerate(zip(shown, fresh, strict=False)) if a != b), 0)
+            assert mark in shown and shown == fresh, (path, shown[behind - 60 :][:200], fresh[behind - 60 :][:200])
+        assert await page.run("window.__same")
+
+
+async def stop_serving(served: Served) -> int:
+    """As fluxd stops: the streams end. Gives the port."""
+    await served.runner.cleanup()
+    return int(served.url.rpartition(":")[2])
+
+
+async def test_over_a_restart_a_log_goes_on_and_no_action_is_lost_in_silence(
+    page: Page, served: Served, tmp_path: Path
+) -> None:
+    world = World(served)
+    await world.trigger(TriggerRun(1, "ledger_close"))
+    await world.start(log := tmp_path / "logs/ledger_close/manual__now/step_00/1.log")
+    log.write_bytes("first caf\u00e9\n".encode())
+    await page.go(f"{served.url}/dags/ledger_close/runs/manual__now/tasks/step_00")
+    await page.until("document.querySelector('[data-link-state=on]')")
+    shown = "document.querySelector('pre.log').textContent"
+    await page.until(f"{shown} === 'first caf\u00e9\\n'")
+    await page.run("window.__same = true")
+
+    port = await stop_serving(served)
+    await page.until("document.querySelector('[data-link-state=lost]')")
+    with log.open("ab") as file:
+        file.write(b"second\n")
+    await page.run("document.querySelector('form[action$=mark] button').click()")
+    said = "document.querySelector('.said.refused')?.textContent"
+    await page.until(f"{said}?.includes('Mark success') && {said}.includes('connection')")
+
+    async with serve_again(served, port):
+        await page.until(f"{shown} === 'first caf\u00e9\\nsecond\\n'")
+        with log.open("ab") as file:
+            file.write(b"third\n")
+        await page.until(f"{shown} === 'first caf\u00e9\\nsecond\\nthird\\n'")
+        await page.until("document.querySelector('[data-link-state=on]')")
+        assert await page.run("window.__same")
+        assert not served.posted
+
+        await page.go(f"{served.url}/dags/ledger_close/trigger")
+        await page.until("document.querySelector('[data-link-state=on]')")
+        await page.run("document.querySelector('textarea').value = '{\"typed\": 1}'; window.__same = true")
+    await page.until("document.querySelector('[data-link-state=lost]')")
+    await page.run("document.querySelector('.pop button.main').click()")
+    await page.until(f"{said}?.includes('was not carried out')")
+    assert await page.run("window.__same && document.querySelector('textarea').value") == '{"typed": 1}'
+    page.complaints[:] = [one for one in page.complaints if "net::" not in one]

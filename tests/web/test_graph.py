@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fluxd.web.graph import Layout, Shape, lay_out
+from fluxd.web.graph import Layout, Shape, lay_out, lay_out_plainly
 
 
 def chain(length: int, name: str = "t") -> Shape:
@@ -48,9 +48,20 @@ def test_any_dag_can_be_drawn(seed: int) -> None:
     check(shape, lay_out(shape))
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_any_dag_can_be_drawn_plainly(seed: int) -> None:
+    shape = random_shape(seed)
+    layout = lay_out_plainly(shape)
+    assert layout.plain
+    check(shape, layout)
+    at = {node.task_id: node.x for node in layout.nodes}
+    assert all(at[up] < at[task_id] for task_id, upstream, _ in shape for up in upstream)
+
+
 def test_small_dags() -> None:
     for shape in ((), (("only", (), None),), tuple((f"lone_{n}", (), None) for n in range(30)), chain(2)):
         check(shape, lay_out(shape))
+        check(shape, lay_out_plainly(shape))
 
 
 def test_a_dag_runs_from_left_to_right_or_down_whichever_is_easier_to_read() -> None:

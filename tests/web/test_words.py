@@ -72,14 +72,18 @@ def test_when(at: datetime, zone: str, said: str) -> None:
 def test_stretches() -> None:
     day = datetime(2026, 1, 1, tzinfo=UTC)
     six = day + timedelta(hours=6)
-    assert words.stretch(day, day + timedelta(days=1), "UTC") == "2026-01-01 → 2026-01-02"
-    assert words.stretch(six, six + timedelta(days=1), "UTC") == "2026-01-01 → 2026-01-02"
-    assert words.stretch(six, six + timedelta(hours=1), "UTC") == "2026-01-01 06:00 → 07:00"
-    assert words.stretch(six, day + timedelta(days=3), "UTC") == "2026-01-01 06:00 → 2026-01-04 00:00"
-    assert words.stretch(six, six, "Europe/Paris") == "2026-01-01 07:00"
-    assert words.days(day, day + timedelta(days=40), "UTC") == "1 Jan – 10 Feb 2026"
-    assert words.days(day - timedelta(days=1), day, "UTC") == "31 Dec 2025 – 1 Jan 2026"
-    assert words.days(day, six, "UTC") == "1 Jan 2026, 00:00 – 06:00"
+    paris, berlin = "Europe/Paris", "Europe/Berlin"
+    assert words.stretch(day, day + timedelta(days=1), "UTC") == "2026-01-01 → 2026-01-02 UTC"
+    assert words.stretch(six, six + timedelta(days=1), "UTC") == "2026-01-01 06:00 → 2026-01-02 06:00 UTC"
+    assert words.stretch(six, six + timedelta(hours=1), "UTC", "UTC") == "2026-01-01 06:00 → 07:00"
+    assert words.stretch(six, day + timedelta(days=3), paris, "UTC") == "2026-01-01 07:00 → 2026-01-04 01:00 Paris"
+    assert words.stretch(six, six, paris) == "2026-01-01 07:00 Paris"
+    assert words.stretch(six, six, paris, berlin) == "2026-01-01 07:00"  # their clocks agree
+    assert words.days(day, day + timedelta(days=40), "UTC", "UTC") == "1 Jan 00:00 – 10 Feb 2026 00:00"
+    assert words.days(day - timedelta(days=1), day, "UTC") == "31 Dec 2025 00:00 – 1 Jan 2026 00:00 UTC"
+    assert words.days(day, six, "UTC", "UTC") == "1 Jan 2026, 00:00 – 06:00"
+    summer = datetime(2026, 7, 1, tzinfo=UTC)
+    assert [words.beside(at, "Europe/London", "UTC") for at in (day, summer)] == ["", " London"]
 
 
 def test_counts_and_sizes() -> None:
@@ -122,5 +126,7 @@ def test_what_a_param_may_be(schema: dict[str, object], said: str) -> None:
 
 def test_the_times_of_machines_are_said_as_people_say_them() -> None:
     text = "the next begins at 2026-11-23T14:32:38.560688Z, until 2026-11-24T06:00:00Z at most"
-    assert words.with_times(text, "UTC", NOW) == "the next begins at today 14:32:38, until tomorrow 06:00 at most"
+    assert (
+        words.with_times(text, "UTC", NOW) == "the next begins at today 14:32:38 UTC, until tomorrow 06:00 UTC at most"
+    )
     assert words.with_times("at 2026-99-23T14:32:38Z", "UTC", NOW) == "at 2026-99-23T14:32:38Z"

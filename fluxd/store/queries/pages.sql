@@ -5,6 +5,12 @@
 -- $1 part of the name, a tag or the owner, or null; $2 all | failing | running | paused; $3 runs a dag; $4, $5: limit, offset
 WITH live AS (
     SELECT dag_id, count(*) AS live FROM run WHERE state IN ('queued', 'running') GROUP BY dag_id
+), stuck AS (
+    SELECT run.dag_id, count(*) FILTER (WHERE ti.state = 'up_for_retry') AS retrying,
+           count(*) FILTER (WHERE ti.state = 'waiting') AS waiting
+    FROM run JOIN task_instance ti ON ti.run_number = run.number
+    WHERE run.state IN ('queued', 'running') AND ti.state IN ('up_for_retry', 'waiting')
+    GROUP BY run.dag_id
 ), listed AS (
     SELECT dag.dag_id, dag.file, dag.paused, dag.next_due_at, dag.version_id, dag_file.error IS NOT NULL AS broken,
            coalesce(live.live, 0) AS live,
@@ -41,9 +47,11 @@ SELECT counted.*, chosen.dag_id, chosen.file, chosen.paused, chosen.next_due_at,
        chosen.spec ->> 'description' AS description, chosen.spec -> 'tags' AS tags,
        chosen.spec -> 'schedule' AS schedule, coalesce(chosen.spec ->> 'timezone', 'UTC') AS timezone,
        chosen.spec ->> 'owner' AS owner,
+       coalesce(stuck.retrying, 0) AS retrying, coalesce(stuck.waiting, 0) AS waiting,
        runs.runs
 FROM counted
 LEFT JOIN chosen ON true
+LEFT JOIN stuck USING (dag_id)
 LEFT JOIN LATERAL (
     SELECT jsonb_agg(r ORDER BY r.number) AS runs
     FROM (

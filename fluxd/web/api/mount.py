@@ -7,9 +7,9 @@ from importlib.metadata import version
 import orjson
 from aiohttp import web
 
-from fluxd.errors import FluxError, Invalid, NotFound
+from fluxd.errors import FluxError, NotFound
 from fluxd.observations import Seen, observe
-from fluxd.store.database import GONE
+from fluxd.store.database import AWAY, database_trouble
 from fluxd.web.api.answers import problem, problem_of
 from fluxd.web.api.idempotency import Once
 from fluxd.web.api.openapi import description
@@ -46,9 +46,6 @@ def _handler(route: Route, state: WebState, once: Once) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
             path = dict(request.match_info)
-            for name, value in path.items():
-                if "\0" in value:
-                    raise Invalid("FLX-4102", f"{name} = {value[:80]!r} has the character U+0000 in it.")
             raw, body = await read_body(request, route.body)
             ask = Ask(state, request, path, read_query(request, route.query), body)
             if route.method == "POST" and route.keyed:
@@ -58,11 +55,11 @@ def _handler(route: Route, state: WebState, once: Once) -> Handler:
             return problem_of(error, request.path)
         except web.HTTPException as error:
             return problem(error.status, "FLX-4107", f"The request cannot be taken: {error.reason}.", request.path)
-        except (TimeoutError, *GONE) as error:
+        except (TimeoutError, *AWAY) as error:
             return problem(
                 503,
                 "FLX-4108",
-                f"The database does not answer ({type(error).__name__}); running tasks go on, ask again shortly.",
+                f"{database_trouble(error)}; running tasks go on, ask again shortly.",
                 request.path,
             )
         except Exception as error:

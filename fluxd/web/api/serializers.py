@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from fluxd.core.causes import failed_upstreams
 from fluxd.core.spec import dag_from_json
 from fluxd.core.timetable import words
 from fluxd.errors import Invalid
@@ -63,11 +64,16 @@ def run_with_tasks(rows: Sequence[Row], reasons: Mapping[tuple[str, int], str]) 
     shown["words"] = words(
         first["data_interval_start"], first["data_interval_end"], first["due_at"], first["timezone"] or "UTC"
     )
-    shown["tasks"] = [_instance(row, reasons) for row in rows if row["task_id"] is not None]
+    tasks = [row for row in rows if row["task_id"] is not None]
+    before = failed_upstreams(
+        (row["task_id"], row["task_state"], row["upstream"] or (), row["task_reason"]) for row in tasks
+    )
+    shown["tasks"] = [_instance(row, reasons, before.get(row["task_id"])) for row in tasks]
     return shown
 
 
-def _instance(row: Row, reasons: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+def _instance(row: Row, reasons: Mapping[tuple[str, int], str], before: str | None) -> dict[str, Any]:
+    """`before`: which task failed before it and of what, where it could not run."""
     key = (row["task_id"], row["map_index"])
     return {
         "task_id": row["task_id"],
@@ -80,7 +86,7 @@ def _instance(row: Row, reasons: Mapping[tuple[str, int], str]) -> dict[str, Any
         "ended_at": row["task_ended_at"],
         "retry_at": row["retry_at"],
         "wait_until": row["wait_until"],
-        "reason": reasons.get(key) or row["task_reason"],
+        "reason": before or reasons.get(key) or row["task_reason"],
         "operator": row["operator"],
         "upstream": row["upstream"] or [],
     }

@@ -3,6 +3,7 @@
 What the scheduler answers, a refusal too, is told on the page that follows.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,7 @@ from fluxd.web.who import WHO
 Form = dict[str, str]
 # (what is said on the next page, where that page is, if not where the form says)
 Said = tuple[str, str | None]
+MAP_INDEX = re.compile(r"-?[0-9]{1,8}")
 MARKS = {"success": State.SUCCESS, "failed": State.FAILED, "skipped": State.SKIPPED}
 
 
@@ -101,7 +103,7 @@ def _keys(request_form: Any, number: int) -> tuple[InstanceKey, ...]:
     keys = []
     for ticked in request_form.getall("task", []):
         task_id, _, index = str(ticked).rpartition(":")
-        if not task_id or not index.lstrip("-").isdecimal() or len(index) > 9:
+        if not task_id or not MAP_INDEX.fullmatch(index):
             raise Invalid("FLX-4093", f"{str(ticked)[:80]!r} does not name a task of this run: load the page again.")
         keys.append((number, task_id, int(index)))
     return tuple(keys)

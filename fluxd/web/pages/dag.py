@@ -15,9 +15,9 @@ from fluxd.store import page_views
 from fluxd.web import words
 from fluxd.web.api.upcoming import coming_runs, schedule_words
 from fluxd.web.bars import run_bars, run_href, task_href
-from fluxd.web.graph import Layout, lay_out
+from fluxd.web.graph import Shape
 from fluxd.web.render import render
-from fluxd.web.state import STATE
+from fluxd.web.state import DRAWINGS, STATE
 
 RUNS = 28
 CELLS_MOST = 8000  # a dag of many tasks shows fewer runs
@@ -109,10 +109,11 @@ async def page(request: web.Request, refusal: Refusal | None = None, *, status: 
         names_width=_names_width(rows),
         dates=[run["data_interval_start"] for run in runs],
         pitch=PITCH,
+        stuck=_stuck(instances),
         used=sorted({cell["state"] for cell in states.values()}, key=LOUDEST.index, reverse=True),
         older=runs[0]["number"] if older else None,
         is_past=limit != page_views.LAST,
-        graph=await _graph(spec),
+        graph=await request.app[DRAWINGS].of(_shape(spec)),
         graph_cell=_painter(spec, latest, states),
         coming=_coming(row, spec),
         versions=versions,
@@ -139,6 +140,12 @@ def _states(instances: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], Map
         if key not in shown or LOUDEST.index(one["state"]) < LOUDEST.index(shown[key]["state"]):
             shown[key] = one
     return shown
+
+
+def _stuck(instances: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """How many of the shown tasks will be tried again, and how many wait."""
+    counted = [(state, sum(one["state"] == state for one in instances)) for state in ("up_for_retry", "waiting")]
+    return [(state, count) for state, count in counted if count]
 
 
 def _cell(run: Mapping[str, Any], one: Mapping[str, Any], dag_id: str) -> Cell:
@@ -174,10 +181,8 @@ def _names_width(rows: Sequence[GridRow]) -> int:
     return PITCH * min(NAMES_MOST, max(NAMES_LEAST, math.ceil((longest * CHAR_WIDTH + 12) / PITCH)))
 
 
-async def _graph(spec: DagSpec) -> Layout:
-    shape = tuple((task.task_id, task.upstream, task.group) for task in spec.tasks)
-    # In a thread: the layout of a big dag must not hold up the scheduler.
-    return await asyncio.to_thread(lay_out, shape)
+def _shape(spec: DagSpec) -> Shape:
+    return tuple((task.task_id, task.upstream, task.group) for task in spec.tasks)
 
 
 def _painter(

@@ -31,7 +31,7 @@ async def page(request: web.Request) -> web.Response:
     """GET /dags?q=&show=&page=."""
     state = request.app[STATE]
     asked = request.query
-    search = asked.get("q", "").replace("\0", "").strip()[:200]
+    search = asked.get("q", "").strip()[:200]
     show = asked.get("show", "all") if asked.get("show") in SHOW else "all"
     number = min(max(1, int(asked["page"])), 100_000) if asked.get("page", "").isdecimal() else 1
     rows = await page_views.dags(
@@ -95,6 +95,8 @@ def _dag(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         "schedule_words": schedule_words(row["schedule"] or {}, zone),
         "next_due_at": row["next_due_at"],
         "live": row["live"],
+        "retrying": row["retrying"],
+        "waiting": row["waiting"],
         "bars": bars,
         "last": last
         and {

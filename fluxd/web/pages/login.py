@@ -3,6 +3,8 @@
 Opening a link does not use it (mail programs and chats open links to preview them); its button does.
 """
 
+from urllib.parse import quote, unquote
+
 from aiohttp import web
 
 from fluxd.store import accounts
@@ -12,13 +14,21 @@ from fluxd.web.state import STATE
 from fluxd.web.who import WHO
 
 YEAR_S = 365 * 86400
+NEXT_COOKIE, NEXT_S = "flux_next", 3600
 
 
 async def ask(request: web.Request) -> web.Response:
     """GET /login: how to get in."""
+    there = local_path(request.query.get("next"), "/dags")
     if WHO in request:
-        raise web.HTTPSeeOther("/dags")
-    return await render(request, "login.html", good=False, tried=False)
+        raise web.HTTPSeeOther(there)
+    response = await render(request, "login.html", good=False, tried=False)
+    if there != "/dags":
+        # The link that is opened next knows nothing of it: the browser remembers it for so long.
+        response.set_cookie(
+            NEXT_COOKIE, quote(there, safe=""), max_age=NEXT_S, path="/login", httponly=True, samesite="Lax"
+        )
+    return response
 
 
 async def look_at_link(request: web.Request) -> web.Response:
@@ -29,9 +39,11 @@ async def look_at_link(request: web.Request) -> web.Response:
 
 async def use_link(request: web.Request) -> web.Response:
     """POST /login/{secret}: a new session, whatever session there was."""
-    response = web.Response(status=303, headers={"Location": "/dags"})
+    there = local_path(unquote(request.cookies.get(NEXT_COOKIE, "")), "/dags")
+    response = web.Response(status=303, headers={"Location": there})
     if not await begin_session(request, response, request.match_info["secret"]):
         return await render(request, "login.html", good=False, tried=True, status=410)
+    response.del_cookie(NEXT_COOKIE, path="/login")
     return response
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
+from fluxd.core.causes import failed_upstreams
 from fluxd.core.explain import why_not_running
-from fluxd.core.spec import dag_from_json
+from fluxd.core.spec import DagSpec, dag_from_json
 from fluxd.core.states import RUN_FINISHED, RunState
 from fluxd.core.timetable import words as covers
 from fluxd.errors import FluxError, NotFound
@@ -34,6 +35,7 @@ async def page(request: web.Request) -> web.Response:
     now = datetime.now(UTC)
     finished = run["state"] in RUN_FINISHED
     reasons = {} if finished else explained(state, run["number"], spec.timezone, now)
+    before = failed_before(spec, tasks)
     return await render(
         request,
         "run.html",
@@ -47,7 +49,7 @@ async def page(request: web.Request) -> web.Response:
                 "spec": spec.by_id.get(row["task_id"]),
                 "href": task_href(dag_id, run_id, row["task_id"], row["map_index"]),
                 "span": span,
-                "why": reasons.get((row["task_id"], row["map_index"])) or row["reason"],
+                "why": before.get(row["task_id"]) or reasons.get((row["task_id"], row["map_index"])) or row["reason"],
             }
             for row, span in zip(tasks, spans(tasks, run["started_at"], run["ended_at"], now), strict=True)
         ],
@@ -56,6 +58,16 @@ async def page(request: web.Request) -> web.Response:
         cancellable=run["state"] in (RunState.QUEUED, RunState.RUNNING) and not run["cancelling"],
         run_href=run_href,
     )
+
+
+def failed_before(spec: DagSpec, tasks: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+    """task id -> which task failed before it, and of what. `tasks`: the run's, in the order of the spec."""
+
+    def upstream(task_id: str) -> tuple[str, ...]:
+        known = spec.by_id.get(task_id)
+        return known.upstream if known else ()
+
+    return failed_upstreams((row["task_id"], row["state"], upstream(row["task_id"]), row["reason"]) for row in tasks)
 
 
 def covers_in_words(run: Mapping[str, Any], zone: str) -> str:

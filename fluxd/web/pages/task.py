@@ -8,13 +8,13 @@ from typing import Any
 from aiohttp import web
 
 from fluxd.core.spec import dag_from_json
-from fluxd.core.states import ATTEMPT_LIVE
+from fluxd.core.states import ATTEMPT_LIVE, State
 from fluxd.errors import FluxError, NotFound
 from fluxd.store import page_views
 from fluxd.web.ansi import Piece, pieces
 from fluxd.web.api.logs import LogFile, log_parts
 from fluxd.web.bars import run_href, task_href
-from fluxd.web.pages.run import covers_in_words, explained
+from fluxd.web.pages.run import covers_in_words, explained, failed_before
 from fluxd.web.render import render
 from fluxd.web.state import STATE
 
@@ -37,6 +37,12 @@ async def page(request: web.Request) -> web.Response:
     wanted = _number(query.get("try", ""), -1)
     chosen = next((one for one in tries if one["try_number"] == wanted), tries[-1] if tries else None)
     spec = dag_from_json(row["spec"])
+    before = ""
+    if row["state"] == State.UPSTREAM_FAILED:
+        order = {one.task_id: index for index, one in enumerate(spec.tasks)}
+        others = await page_views.run_tasks(state.db.read, number)
+        others.sort(key=lambda other: order.get(other["task_id"], len(order)))
+        before = failed_before(spec, others).get(task_id, "")
     log = None
     if chosen is not None:
         parts = log_parts({**row, "try_number": chosen["try_number"]})
@@ -48,7 +54,10 @@ async def page(request: web.Request) -> web.Response:
         task_spec=spec.by_id.get(task_id),
         zone=spec.timezone,
         covers=covers_in_words(row, spec.timezone),
-        why=explained(state, number, spec.timezone, datetime.now(UTC)).get((task_id, map_index)) or row["reason"],
+        why=before
+        or explained(state, number, spec.timezone, datetime.now(UTC)).get((task_id, map_index))
+        or row["reason"],
+        before_it=before.partition(" ")[0],
         tries=tries,
         chosen=chosen,
         live=chosen is not None and chosen["state"] in ATTEMPT_LIVE,

@@ -76,18 +76,21 @@ export async function fetchPage(address = location.href, options = {}) {
   }
 }
 
-function say(sentence) {
+export function say(sentence) {
   const line = document.createElement("p");
   line.className = "said refused";
   line.textContent = sentence;
   document.querySelector('[data-part="said"]')?.replaceChildren(line);
 }
 
+export const isConnected = () => document.querySelector("[data-link-state]")?.dataset.linkState !== "lost";
+
 // Whether a message of the stream is about what this page shows.
 function concerns(data) {
   const { live, dag, run } = document.body.dataset;
   if (live === "all") return true;
-  if ((data.dags ?? []).includes(dag) || (live === "dag" && data.files?.length)) return true;
+  if ((data.dags ?? []).includes(dag) || (["dag", "source"].includes(live) && data.files?.length)) return true;
+  if (live === "source") return false;
   const both = [...(data.runs ?? []), ...(data.tasks ?? [])];
   return both.some((row) => row[0] === dag && (live === "dag" || row[1] === run));
 }

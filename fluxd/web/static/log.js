@@ -1,4 +1,5 @@
 // A log that is still written: what comes is added as it comes. Only text and our own classes ever reach the page.
+const AGAIN_MS = 1500;
 const KEPT = 2_000_000; // characters; what is above stays in the file
 const ESCAPE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[@-Z\\^_0-9=>])/g;
 const ESCAPE_HERE = new RegExp(ESCAPE.source, "y");
@@ -79,16 +80,27 @@ export function startLog() {
   log.scrollTop = log.scrollHeight;
   if (!("follow" in log.dataset)) return;
   const ansi = new Ansi();
-  let decoder = new TextDecoder();
+  const decoder = new TextDecoder();
   let end = Number(log.dataset.end);
   let stop = null;
 
+  const again = () => setTimeout(() => document.hidden || follow(), AGAIN_MS);
+  // A stream that ends may be that of a fluxd that stops: only the try itself says that it has ended.
+  const hasEnded = async () => {
+    const query = new URLSearchParams({ offset: String(end), limit: "0", map_index: log.dataset.map });
+    const response = await fetch(`${log.dataset.log}?${query}`, { signal: stop.signal });
+    if (!response.ok) throw new Error(String(response.status));
+    return response.headers.get("X-Flux-Ended") === "true" && Number(response.headers.get("X-Flux-Log-Size")) <= end;
+  };
   const follow = async () => {
     stop = new AbortController();
     const query = new URLSearchParams({ follow: "true", offset: String(end), map_index: log.dataset.map });
     try {
       const response = await fetch(`${log.dataset.log}?${query}`, { signal: stop.signal });
-      if (!response.ok) return;
+      if (!response.ok) {
+        if (response.status >= 500) again();
+        return;
+      }
       const reader = response.body.getReader();
       for (;;) {
         const { done, value } = await reader.read();
@@ -96,9 +108,10 @@ export function startLog() {
         end += value.length;
         add(log, ansi.feed(decoder.decode(value, { stream: true })));
       }
-      stop = null; // the try has ended
+      if (await hasEnded()) stop = null;
+      else again();
     } catch (error) {
-      if (error.name !== "AbortError") setTimeout(() => document.hidden || follow(), 2000);
+      if (error.name !== "AbortError") again(); // fluxd is away: go on where we were when it is back
     }
   };
   document.addEventListener("visibilitychange", () => {

@@ -71,6 +71,17 @@ def test_a_trigger_with_a_wrong_param_is_refused() -> None:
     assert [str(run.state) for run in flux.runs.values()] == ["running"]
 
 
+def test_a_conf_names_params_that_the_dag_has() -> None:
+    flux = Dialogue(dag(task("a"), params={"region": "eu", "days": 3}, param_schemas={"days": {"type": "integer"}}))
+    for request, (name, hint) in enumerate(
+        [("regoin", "did you mean 'region'?"), ("Days", "did you mean 'days'?"), ("x", "it has days, region.")], 1
+    ):
+        flux.say(TriggerRun(request, "d", conf={"region": "us", name: 1}))
+        assert error(flux) == f"FLX-4263: The dag has no param {name!r}; {hint}"
+    flux.say(TriggerRun(9, "d", conf={"region": "us", "days": 1}))
+    assert [str(run.state) for run in flux.runs.values()] == ["running"]
+
+
 def test_two_triggers_at_one_moment_are_two_runs() -> None:
     flux = Dialogue(dag(task("a")))
     flux.say(TriggerRun(1, "d"), TriggerRun(2, "d"))

@@ -264,6 +264,25 @@ def test_doctor_works_without_a_daemon(tmp_path: Path) -> None:
     assert "did you mean 'listen'" in got.stdout
 
 
+@pytest.mark.parametrize("exposed", [".", "sub", "sub/one.py", "one.py"])
+def test_doctor_names_what_every_user_can_write_in_the_dags_folder(tmp_path: Path, exposed: str) -> None:
+    folder = tmp_path / "dags"
+    (folder / "sub").mkdir(parents=True)
+    for file in (folder / "one.py", folder / "sub/one.py", folder / "data.txt"):
+        file.write_text("")
+    (folder / "data.txt").chmod(0o666)  # no code
+
+    def found() -> dict[str, str]:
+        findings = json.loads(ctl(tmp_path, "doctor", "--json").stdout)["findings"]
+        return next(one for one in findings if one["name"] == "dags folder")
+
+    assert found()["state"] == "ok"
+    place = (folder / exposed).resolve()
+    place.chmod(place.stat().st_mode | 0o002)
+    assert found()["state"] == "bad" and str(place) in found()["words"]
+    assert found()["next_step"] == f"chmod o-w {place}"
+
+
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     command = (
         f"{sys.executable} -c 'from fluxd.ctl.main import main; main()' cron explain '* * * * *' --count 1000 | head -1"
