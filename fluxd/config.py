@@ -55,6 +55,7 @@ class RunnerSettings:
     hosts_max: int = 8
     host_idle_s: float = 60.0
     linger_s: float = 60.0
+    answer_s: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -39,8 +40,10 @@ from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
 from fluxd.persistence import Persistence, unused
 from fluxd.progress import ProgressBoard
-from fluxd.runner.client import ImportLimits, RunnerOptions
+from fluxd.runner.client import ImportLimits
+from fluxd.runner.starting import RunnerOptions
 from fluxd.sensing import Sensing
+from fluxd.signals import NAMED_STRAY, TOLD_TO_STOP, outlive_stray_signals
 from fluxd.store import accounts
 from fluxd.store.embedded import Embedded
 from fluxd.supervisor import LoopWatch, beat, cancelled, in_thread, keep_running, keep_up
@@ -110,7 +113,7 @@ class Daemon:
             source=self._source,
             reconciled=self._reconciled,
             troubled=lambda error: observe(Seen.RUNNER_AWAITED, reason=error.message),
-            options=RunnerOptions(settings.runner.hosts_max, settings.runner.host_idle_s, settings.runner.linger_s),
+            options=RunnerOptions(**asdict(settings.runner)),
             limits=ImportLimits(settings.dagfiles.import_timeout_s, settings.dagfiles.import_memory_mb),
         )
         runner = asyncio.create_task(self.executor.open())
@@ -309,9 +312,11 @@ class Daemon:
     # ---------------------------------------------------------------------------------------------- stop
 
     async def _signals(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(*map(signal.Signals, TOLD_TO_STOP), *NAMED_STRAY) as signals:
             async for number in signals:
-                if self._ending is not None:
+                if number not in TOLD_TO_STOP:
+                    observe(Seen.SIGNAL_IGNORED, signal=signal.Signals(number).name)
+                elif self._ending is not None:
                     self._ending.cancel()
                 elif not self._stop.is_set():
                     self._stop_reason = signal.Signals(number).name
@@ -379,6 +384,7 @@ def main() -> None:
         start_logging(settings.daemon.log_level, settings.daemon.log_format)
         os.umask(0o027)
         home.raise_descriptor_limit()
+        outlive_stray_signals()
         interactive = "NOTIFY_SOCKET" not in os.environ and "INVOCATION_ID" not in os.environ
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Daemon(settings, interactive=interactive).serve())

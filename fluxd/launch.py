@@ -48,10 +48,8 @@ class Launcher:
         self._load_xcoms = xcoms
         self._versions: OrderedDict[int, Version] = OrderedDict()
         self._with_xcoms: dict[int, set[InstanceKey]] = {}
-        self._environment = {
-            "FLUX_HOME": str(settings.home),
-            **{f"FLUX_CONN_{name.upper()}": url for name, url in connections.items()},
-        }
+        self._environment = {"FLUX_HOME": str(settings.home)}
+        self._secrets = {f"FLUX_CONN_{name.upper()}": url for name, url in connections.items()}
 
     def note(self, saves: Saves) -> None:
         """Learn from a saved turn which instances of live runs have XComs."""
@@ -105,6 +103,7 @@ class Launcher:
             "dags_dir": str(settings.dags),
             "log": f"{settings.logs}/{run.dag_id}/{run.run_id}/{folder}/{instance.try_number}.log",
             "env": self._environment | _environment(start),
+            "secrets": self._secrets,
             "context": None if task.spawn else _context(run, start, version.spec, settings, upstream),
             "spawn": task.spawn,
             "kill_grace_s": settings.executor.kill_grace_s,

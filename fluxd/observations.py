@@ -20,8 +20,14 @@ class Seen(Enum):
     DATABASE_ENDED = (logging.ERROR, "the embedded Postgres has ended; it is started again in {seconds:.0f} s")
     DATABASE_NOT_STARTED = (logging.ERROR, "the embedded Postgres could not be started again: {reason}")
     SCHEMA_MIGRATED = (logging.INFO, "database schema brought up to date: {steps}")
+    SIGNAL_IGNORED = (logging.WARNING, "{signal} means nothing to fluxd and is ignored; SIGTERM or SIGINT stop it")
     RUNNER_GONE = (logging.WARNING, "the connection to the runner (pid {pid}) broke; connecting again")
     RUNNER_SOCKET_GONE = (logging.WARNING, "{path} is gone, the runner (pid {pid}) lives: it makes it again in seconds")
+    RUNNER_HUNG = (
+        logging.ERROR,
+        "FLX-7038: the runner (pid {pid}) has not answered for {seconds:g} s and is ended; the next one takes over its "
+        "attempts",
+    )
     RUNNER_AWAITED = (logging.WARNING, "there is no runner: {reason}; trying again")
     RUNNER_UNREADABLE = (logging.ERROR, "a message of the runner ({kind}) cannot be read: {reason}")
     RUNNER_BACK = (logging.INFO, "connected to the runner (pid {pid}); it tells of {attempts} attempts")

@@ -19,6 +19,11 @@ from fluxd.core.timers import Timer
 from fluxd.core.timetable import seconds_in_words
 from fluxd.core.working_set import WorkingSet
 
+# An attempt that was lost before anything of it ran does not count as a try; the next one waits longer each time, and
+# after so many in a row it counts like any other failure.
+FREE_RETRIES = 5
+FREE_RETRY_DELAY_S = 0.25
+FREE_RETRY_GROWTH = 4.0
 # Back-off never waits longer than this where the task names no max_retry_delay.
 RETRY_DELAY_MAX_S = 86400.0
 FIRST_LOOK_S = 1.0
@@ -57,6 +62,7 @@ def ended(working: WorkingSet, event: AttemptEnded, now: datetime) -> None:
         return
     node, attempt = found
     instance = node.instance
+    node.free_retries = 0
     outcome = event.outcome or {}
     attempt.pid = event.pid if event.pid is not None else attempt.pid
     attempt.started_at = instance.started_at = event.started_at or attempt.started_at or event.ended_at
@@ -91,10 +97,20 @@ def lost(working: WorkingSet, event: AttemptLost, now: datetime) -> None:
     node = found[0]
     if _as_told(working, node, None, event.at):
         return
+    if event.began:
+        node.free_retries = 0
+        reason = f"FLX-3504: The process was lost: {event.evidence}"
+        fail(working, node, reason, event.at, now, attempt_state=AttemptState.LOST)
+        return
+    node.free_retries += 1
+    if node.free_retries > FREE_RETRIES:
+        reason = f"FLX-7030: Its process was lost {node.free_retries} times in a row before it began: {event.evidence}"
+        fail(working, node, reason, event.at, now, attempt_state=AttemptState.LOST)
+        return
+    node.instance.max_tries += 1  # nothing ran, so it does not count
+    delay = FREE_RETRY_DELAY_S * FREE_RETRY_GROWTH ** (node.free_retries - 1)
     reason = f"FLX-3504: The process was lost: {event.evidence}"
-    if not event.began:
-        node.instance.max_tries += 1  # nothing ran, so it does not count
-    fail(working, node, reason, event.at, now, attempt_state=AttemptState.LOST, at_once=not event.began)
+    fail(working, node, reason, event.at, now, attempt_state=AttemptState.LOST, delay_s=delay)
 
 
 def _stopped(why: str) -> dict[str, Any]:
@@ -229,6 +245,7 @@ def reset(working: WorkingSet, node: Node) -> None:
     _forget_try(node)
     instance.wait_until = instance.reason = instance.queued_at = instance.started_at = instance.ended_at = None
     instance.max_tries = instance.try_number + 1 + node.task.retries
+    node.free_retries = 0
     working.drop_xcoms(instance.key)
     working.forget_state(instance.key)
     if instance.state is State.NONE:
@@ -264,9 +281,9 @@ def fail(
     *,
     retry: bool = True,
     attempt_state: AttemptState = AttemptState.FAILED,
-    at_once: bool = False,
+    delay_s: float | None = None,
 ) -> None:
-    """A try has failed: another one follows if there are any left, `at_once` or after the task's retry_delay."""
+    """A try has failed: another one follows if there are any left, after `delay_s` or else the task's retry_delay."""
     instance = node.instance
     reason = reason[:REASON_MAX]
     working.end_attempt(node, attempt_state, at, reason)
@@ -277,7 +294,7 @@ def fail(
         instance.wait_until = None
         working.move(node, State.FAILED)
         return
-    instance.retry_at = now + timedelta(seconds=0.0 if at_once else retry_delay(node))
+    instance.retry_at = now + timedelta(seconds=retry_delay(node) if delay_s is None else delay_s)
     working.move(node, State.UP_FOR_RETRY)
     working.timers.push(instance.retry_at, Timer.RETRY, instance.key)
 

@@ -74,7 +74,7 @@ class Place:
 class Node:
     """One task instance with its place in the graph."""
 
-    __slots__ = ("attempt", "index", "instance", "live", "place", "task")
+    __slots__ = ("attempt", "free_retries", "index", "instance", "live", "place", "task")
 
     def __init__(self, live: "LiveRun", place: Place, instance: Instance) -> None:
         self.live = live
@@ -83,6 +83,7 @@ class Node:
         self.task = place.task
         self.instance = instance
         self.attempt: Attempt | None = None  # the live one
+        self.free_retries = 0  # in a row; begins anew with the daemon
 
     @property
     def key(self) -> InstanceKey:

@@ -5,6 +5,7 @@ it does not know.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +18,17 @@ from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
 from fluxd.errors import FluxError, Unavailable
 from fluxd.executors import Executor
 from fluxd.observations import Seen, observe
-from fluxd.runner.client import ImportLimits, RunnerClient, RunnerOptions
+from fluxd.runner.client import ImportLimits, RunnerClient
 from fluxd.runner.outcomes import failed
 from fluxd.runner.protocol import MAX_FRAME, BadFrame, Message
+from fluxd.runner.starting import RunnerOptions
 
 Source = tuple[str, dict[str, str]]  # (dag file, relative path -> text)
 LOAD_TRIES = 3
 SOURCE_TRIES = 3
 RETRY_S = 1.0
+RETRY_MAX_S = 30.0
+STEADY_S = 10.0  # a connection that lasted so long was a good one
 MB = 1024 * 1024
 
 
@@ -49,18 +53,28 @@ class LocalExecutor(Executor):
         self._reconciled = reconciled
         self._troubled = troubled
         self._limits = limits or ImportLimits()
-        self._client = RunnerClient(home, on_message=self._heard, on_lost=self._lost, options=options)
+        self._client = RunnerClient(
+            home, on_message=self._heard, on_lost=self._lost, on_hung=self._hung, options=options
+        )
         self._connected = asyncio.Event()
         self._disconnected = asyncio.Event()
+        self._answer_s = (options or RunnerOptions()).answer_s
+        self._opened_at = -STEADY_S
+        self._failures = 0  # connections in a row that did not last
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.runner: Message = {}  # its last hello: runner_id, pid, boot_id
-        self.last_answer: float | None = None  # monotonic; None while nobody asks it regularly
+
+    @property
+    def last_answer(self) -> float | None:
+        """When the runner was last heard of (time.monotonic); it is asked every few seconds."""
+        return self._client.last_answer
 
     async def open(self) -> set[int]:
         """Connect to the runner, starting one where none is; post what it has. Returns the fences it knows."""
         hello = await self._client.connect()
         self.runner = {name: hello[name] for name in ("runner_id", "pid", "boot_id")}
+        self._opened_at = time.monotonic()
         self._disconnected.clear()
         for running in hello["running"]:
             if running["pid"] is not None:
@@ -153,14 +167,24 @@ class LocalExecutor(Executor):
             observe(Seen.RUNNER_GONE, pid=self.runner.get("pid"))
             self._spawn(self._reconnect())
 
+    def _hung(self, pid: int) -> None:
+        observe(Seen.RUNNER_HUNG, pid=pid, seconds=self._answer_s)
+
     async def _reconnect(self) -> None:
+        # A runner that is lost again and again (what it is sent kills it, say) is waited for longer each time.
+        brief = time.monotonic() - self._opened_at < STEADY_S
+        self._failures = self._failures + 1 if brief else 0
+        if self._failures > 1:
+            await asyncio.sleep(min(RETRY_S * 2 ** (self._failures - 2), RETRY_MAX_S))
+        pause_s = RETRY_S
         while True:
             try:
                 known = await self.open()
                 break
             except FluxError as error:
                 self._troubled(error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
         observe(Seen.RUNNER_BACK, pid=self.runner["pid"], attempts=len(known))
         await self._reconciled(known)
 

@@ -12,6 +12,7 @@ from fluxd.authoring.references import Reference, is_template
 from fluxd.authoring.requests import ARGUMENT_MAX, ExecCommand
 from fluxd.authoring.safely import spoken
 from fluxd.errors import Invalid
+from fluxd.secret_names import named_in, secrets_of, without_secrets
 
 BASH = "/bin/bash"
 
@@ -24,6 +25,8 @@ class BashOperator(BaseOperator):
     of a .sh or .bash file beside the dag file (or in template_searchpath) is that file's text, rendered; one that is
     an absolute path is a command like any other: the script is run as it is. What came from outside (params, conf)
     must be quoted in bash_command, or better be handed over in env.
+
+    Of the variables FLUX_CONN_<ID> and FLUX_VAR_<KEY> it gets those that stand in the command or in a value of `env`.
     """
 
     template_fields: ClassVar[Sequence[str]] = ("bash_command", "env", "cwd")
@@ -64,8 +67,8 @@ class BashOperator(BaseOperator):
 
     def execute(self, context: dict[str, Any]) -> ExecCommand:
         """The command, for whoever runs us to become."""
-        env = self._environment()
         command = fields.rendered(self.bash_command, f"The bash_command of task {self.task_id!r}")
+        env = self._environment(command)
         file = self.template_files.get("bash_command")
         name = [] if file is None else [file]  # what the script finds as its $0
         text, folder = os.fsencode(command), self._folder()
@@ -93,7 +96,7 @@ class BashOperator(BaseOperator):
         skip = self.skip_on_exit_code[0] if self.skip_on_exit_code else None
         return {"argv": [BASH, "-c", command], "env": dict(env), "skip_on_exit_code": skip}
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, command: str) -> dict[str, str]:
         env = {}
         for name, value in (self.env or {}).items():
             text = _variable(value)
@@ -103,7 +106,10 @@ class BashOperator(BaseOperator):
             if "\0" in text:
                 raise Invalid("FLX-3022", f"{what} has a NUL character, which no program can be given: remove it.")
             env[name] = text
-        return {**os.environ, **env} if self.append_env else env
+        if not self.append_env:
+            return env
+        secrets = named_in(secrets_of(os.environ), (command, *env.values()))
+        return {**without_secrets(os.environ), **secrets, **env}
 
     def _folder(self) -> str | None:
         if self.cwd is None:

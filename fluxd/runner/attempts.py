@@ -17,13 +17,19 @@ from fluxd.authoring.requests import too_large
 from fluxd.runner.forking import fork
 from fluxd.runner.logs import open_log, write_log
 from fluxd.runner.outcomes import crashed, failed, of_command
-from fluxd.runner.processes import signal_group, since_boot
+from fluxd.runner.processes import IMPORT, mark_attempt, signal_group, since_boot
 from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Record, Records
+from fluxd.secret_names import named_in, secrets_of, without_secrets
 
 DEFAULT_GRACE_S = 10.0
 # Ignored signals survive an exec; a command must find them at their defaults.
 RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+
+HUNG = (
+    "The task's process did not come to its first step within {seconds:g} s, so it was ended: a library that the dag "
+    "file imports blocks in a hook after a fork, say."
+)
 
 Body = Callable[[Message, Record], NoReturn]
 Tell = Callable[["Process", bytes, bool], None]  # (attempt, message as JSON, whether it has ended)
@@ -33,7 +39,10 @@ Send = Callable[[int, int], None]  # (fence, signal number) to the process that 
 class Process:
     """One try, from its start order to its acknowledgement. `send` signals it where its parent is a dag host."""
 
-    __slots__ = ("fence", "kill_at", "killed", "log_note", "order", "payload", "pid", "record", "send", "started_at")
+    __slots__ = (
+        *("fence", "kill_at", "killed", "log_note", "order", "payload", "pid", "record", "send", "started_at"),
+        *("enter_by", "hung", "seen"),
+    )
 
     def __init__(self, order: Message, payload: bytes) -> None:
         self.fence: int = order["fence"]
@@ -46,18 +55,23 @@ class Process:
         self.log_note: str | None = None
         self.killed: tuple[str, float] | None = None  # (reason, grace in seconds), once it was told to stop
         self.kill_at: float | None = None  # when SIGKILL follows (monotonic)
+        self.enter_by: float | None = None  # when a forked one must have taken its first step (monotonic)
+        self.hung = False  # it did not
+        self.seen = 0.0  # of one that an earlier runner started: when it was there (seconds since boot)
 
 
 class Attempts:
     """Those that have not ended, by fence. `tell` gets the messages `started` and `ended`."""
 
-    def __init__(self, records: Records, boot_id: str, tell: Tell) -> None:
+    def __init__(self, records: Records, boot_id: str, answer_s: float, tell: Tell) -> None:
         self.live: dict[int, Process] = {}
         self.by_pid: dict[int, Process] = {}  # our own children
         self._records = records
-        self._boot_id = boot_id.encode()
+        self._boot_id = boot_id
+        self._answer_s = answer_s
         self._tell = tell
-        self._environment = dict(os.environ)
+        self._environment = without_secrets(os.environ)
+        self._secrets = secrets_of(os.environ)
 
     # Beginning
 
@@ -77,13 +91,16 @@ class Attempts:
             self.never_began(attempt, "FLX-7010", "NotStarted", f"Its log could not be opened: {error}.")
             return
         argv = order["spawn"]["argv"]
-        environment = {**self._environment, **order["env"], **(order["spawn"].get("env") or {})}
+        own = order["spawn"].get("env") or {}
+        secrets = named_in({**self._secrets, **order.get("secrets", {})}, (*argv, *own.values()))
+        environment = {**self._environment, **secrets, **order["env"], **own}
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, log, 1),
             (os.POSIX_SPAWN_DUP2, log, 2),
         ]
         try:
+            mark_attempt(attempt.fence)
             pid = os.posix_spawnp(
                 argv[0], argv, environment, file_actions=actions, setsid=True, setsigdef=RESET_SIGNALS, setsigmask=()
             )
@@ -97,6 +114,7 @@ class Attempts:
             self.by_pid[pid] = attempt
             self.began(attempt, pid, time.time(), since_boot())
         finally:
+            mark_attempt(IMPORT)
             os.close(log)
 
     def fork(self, attempt: Process, body: Body, close: Callable[[], None]) -> None:
@@ -126,17 +144,42 @@ class Attempts:
         try:
             attempt.record = self._records.take()
             # A command begins with its process; a forked child says itself that it has begun.
-            head = b'{"fence":%d,"boot_id":"%b"' % (attempt.fence, self._boot_id)
-            attempt.record.append_payload(head + (b',"entered":0}' if attempt.order.get("spawn") else b"}"))
+            attempt.record.append_payload(self._head(attempt))
             return attempt.record
         except OSError as error:
             why = f"Its exit record could not be written: {error}."
             self.never_began(attempt, "FLX-7010", "NotStarted", why)
             return None
 
+    def _head(self, attempt: Process) -> bytes:
+        """What a later runner has to know to take it over."""
+        order = attempt.order
+        spawn = order.get("spawn")
+        head: Message = {
+            "fence": attempt.fence,
+            "boot_id": self._boot_id,
+            "log": order["log"],
+            "grace_s": order.get("kill_grace_s", DEFAULT_GRACE_S),
+        }
+        if spawn:
+            head["entered"] = 0
+            head["command"] = {name: spawn[name] for name in ("xcom", "skip_on_exit_code") if name in spawn}
+        return to_json(head)
+
+    def take_over(self, fence: int, known: Message, record: Record, send: Send) -> Process:
+        """One that an earlier runner started, and whose process lives: `send` signals it."""
+        order = {"fence": fence, "log": known["log"], "kill_grace_s": known["grace_s"]}
+        attempt = self.accept(order, b"")
+        attempt.record, attempt.send = record, send
+        attempt.pid = known.get("pid") or known["entered"]
+        attempt.started_at = known.get("started_at") or time.time() - (since_boot() - known["seen"])
+        return attempt
+
     def began(self, attempt: Process, pid: int, at: float, seen: float) -> None:
         """Its process runs; `seen` is the same moment in seconds since boot."""
         attempt.pid, attempt.started_at = pid, at
+        if not attempt.order.get("spawn"):
+            attempt.enter_by = time.monotonic() + self._answer_s
         self._append(attempt, b'{"pid":%d,"seen":%.3f,"started_at":%.6f}' % (pid, seen, at))
         self._tell(
             attempt, b'{"type":"started","fence":%d,"pid":%d,"started_at":%.6f}' % (attempt.fence, pid, at), False
@@ -166,10 +209,7 @@ class Attempts:
     ) -> None:
         """Its process is gone."""
         exit_code, by_signal = (status, None) if exited else (None, status)
-        known: Message = {}
-        if attempt.order.get("spawn") is None and attempt.record is not None:
-            with contextlib.suppress(OSError, ValueError):  # what cannot be read was not told: a crash
-                known = attempt.record.content()
+        known = _content(attempt) if attempt.order.get("spawn") is None else {}
         attempt.log_note = known.get("log_note", attempt.log_note)
         outcome = known.get("outcome")
         if outcome is not None and not outcome.pop("stopped", False):
@@ -188,6 +228,8 @@ class Attempts:
         if command is not None and exit_code is not None:
             return of_command(command, log, exit_code)
         outcome = crashed(exit_code, by_signal, attempt.killed[0] if attempt.killed else None)
+        if attempt.hung and attempt.killed is None:
+            outcome = failed("FLX-7037", "NotBegun", HUNG.format(seconds=self._answer_s))
         if attempt.killed is None:
             write_log(log, f"flux: {outcome['error']['message']}")
         return outcome
@@ -228,6 +270,11 @@ class Attempts:
         """It is proved gone, and nobody will tell how it ended."""
         del self.live[attempt.fence]
 
+    def stand_in(self, attempt: Process, known: Message) -> None:
+        """It is gone without anybody who could tell how, but what it had told stands in its record."""
+        status = 1 if known["outcome"]["state"] == "failed" else 0
+        self.ended(attempt, True, status, None, time.time())
+
     def adopt(self, attempt: Process, pid: int) -> None:
         """Its dag host died: as the subreaper we are its parent now."""
         attempt.send = None
@@ -235,7 +282,7 @@ class Attempts:
         if attempt.pid is None:
             self.began(attempt, pid, time.time(), since_boot())
         if attempt.killed is not None:  # the host may not have heard of it any more
-            signal_group(pid, signal.SIGTERM)
+            self._tell_to_stop(attempt)
 
     # Stopping
 
@@ -246,19 +293,30 @@ class Attempts:
             attempt.killed = (reason, grace_s)
             attempt.kill_at = time.monotonic() + grace_s
             write_log(attempt.order["log"], f"flux: told to stop ({reason}): SIGTERM")
-            self._signal(attempt, signal.SIGTERM)
+            self._tell_to_stop(attempt)
+
+    def _tell_to_stop(self, attempt: Process) -> None:
+        self._signal(attempt, signal.SIGTERM)
+        self._signal(attempt, signal.SIGCONT)  # one that is stopped could not obey
 
     def next_deadline(self) -> float | None:
         """When `enforce` has something to do (monotonic)."""
-        return min((a.kill_at for a in self.live.values() if a.kill_at is not None), default=None)
+        moments = [moment for a in self.live.values() for moment in (a.kill_at, a.enter_by) if moment is not None]
+        return min(moments, default=None)
 
     def enforce(self) -> None:
-        """KILL what did not go in its grace."""
+        """KILL what did not go in its grace, and what hangs between its fork and its first step."""
         now = time.monotonic()
         for attempt in self.live.values():
+            if attempt.enter_by is not None and attempt.enter_by <= now:
+                attempt.enter_by = None
+                attempt.hung = "entered" not in _content(attempt)
+                if attempt.hung:
+                    attempt.kill_at = now
             if attempt.kill_at is not None and attempt.kill_at <= now:
                 attempt.kill_at = None
-                write_log(attempt.order["log"], "flux: still running after its grace: SIGKILL")
+                if not attempt.hung:
+                    write_log(attempt.order["log"], "flux: still running after its grace: SIGKILL")
                 self._signal(attempt, signal.SIGKILL)
 
     def _signal(self, attempt: Process, number: int) -> None:
@@ -267,3 +325,10 @@ class Attempts:
             attempt.send(attempt.fence, number)
         elif attempt.pid is not None:
             signal_group(attempt.pid, number)
+
+
+def _content(attempt: Process) -> Message:
+    """What its record tells. What cannot be read was not told."""
+    with contextlib.suppress(OSError, ValueError):
+        return attempt.record.content() if attempt.record is not None else {}
+    return {}

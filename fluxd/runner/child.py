@@ -24,7 +24,7 @@ from fluxd.errors import Unavailable
 from fluxd.runner import outcomes
 from fluxd.runner.logs import open_log
 from fluxd.runner.outcomes import EXIT_NO_RECORD, OUTCOME_MAX, failed
-from fluxd.runner.processes import set_name
+from fluxd.runner.processes import mark_attempt, set_name, since_boot
 from fluxd.runner.protocol import Message, to_json
 from fluxd.runner.records import Record
 
@@ -83,7 +83,8 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def detach() -> None:
-    """Leave the parent: own session, and none of the exit handlers of its imports."""
+    """Leave the parent: own session, no signal held back, and none of the exit handlers of its imports."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.setsid()
     if atexit._ncallbacks():
         # Registered while importing: those belong to the process that imported, not to each of its forks.
@@ -108,6 +109,7 @@ def enter(order: Message, record: Record) -> None:
     if note is not None:
         record.append({"log_note": note})
     add_environment(order["env"])
+    add_environment(order.get("secrets") or {})
 
 
 def add_environment(variables: dict[str, str]) -> None:
@@ -124,7 +126,9 @@ def attempt(order: Message, record: Record, perform: Perform) -> NoReturn:
     status = EXIT_NO_RECORD
     pid = os.getpid()
     try:
-        record.append_payload(b'{"entered":%d}' % pid)  # from here on something of the task may have run
+        mark_attempt(order["fence"])
+        # From here on something of the task may have run.
+        record.append_payload(b'{"entered":%d,"seen":%.3f}' % (pid, since_boot()))
         enter(order, record)
         outcome = _perform(order, record, perform)
         if _told_to_stop:

@@ -5,11 +5,9 @@ Everything that is sent in one turn of the event loop goes out in one write.
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
-import struct
-import sys
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,25 +18,17 @@ import orjson
 
 from fluxd.errors import Refused, Unavailable
 from fluxd.observations import Seen, observe
-from fluxd.runner.environment import clean_environment
+from fluxd.runner.doorway import Busy, answers, first_line, lock_holder, readable, short_path
 from fluxd.runner.protocol import PROTOCOL, BadFrame, FrameReader, Message, frame
+from fluxd.runner.silence import Silence
+from fluxd.runner.starting import RunnerOptions, spawn_runner
 
 CONNECT_TIMEOUT_S = 30.0  # a new runner may first have to end what a dead one left
 RETRY_S = 0.02
+RETRY_MAX_S = 0.5
 SOCKET_GONE_S = 10.0  # a runner that lives looks every few seconds whether its socket is still there
-SOCKET_RETRY_S = 0.25
-FLOCK = "hhqqi4x"  # struct flock of fcntl(2)
-READY_FD = 3  # where a starting runner writes its first line
-SOCKET_PATH_MAX = 100
 
-
-@dataclass(frozen=True)
-class RunnerOptions:
-    """How a runner is started when there is none."""
-
-    hosts_max: int = 8
-    host_idle_s: float = 60.0
-    linger_s: float = 30.0
+END_S = 5.0  # a process that is killed is gone by then, unless a disk holds it up
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,8 @@ class RunnerClient:
     """One connection to the runner of a home.
 
     `on_message` gets started, ended, lost and need_source messages (dicts, see PROTOCOL in the package); `on_lost` is
-    called once when an open connection goes away other than by `close`.
+    called once when an open connection goes away other than by `close`. `on_hung` hears of a runner that
+    is ended because it does not answer: its pid.
     """
 
     def __init__(
@@ -62,11 +53,13 @@ class RunnerClient:
         *,
         on_message: Callable[[Message], None],
         on_lost: Callable[[], None],
+        on_hung: Callable[[int], None] = lambda pid: None,
         options: RunnerOptions | None = None,
     ) -> None:
         self._home = home.resolve()
         self._on_message = on_message
         self._on_lost = on_lost
+        self._on_hung = on_hung
         self._options = options or RunnerOptions()
         self._transport: asyncio.Transport | None = None
         self._hello: asyncio.Future[Message] | None = None
@@ -74,7 +67,10 @@ class RunnerClient:
         self._loads: dict[int, asyncio.Future[Message]] = {}
         self._next_load = 0
         self._out: list[bytes] = []
-        self._started: int | None = None  # the pid of a runner that we are the parent of
+        self._started: int | None = None  # the pid of a reaper that we are the parent of
+        self._answers = False
+        self._watching: asyncio.Task[None] | None = None
+        self._silence = Silence(self._options.answer_s, time.monotonic())
 
     @property
     def connected(self) -> bool:
@@ -95,45 +91,72 @@ class RunnerClient:
                 "if it does not run.",
             ) from error
 
+    @property
+    def last_answer(self) -> float | None:
+        """When the runner was last heard of (time.monotonic). None when none was met yet that answers."""
+        return self._silence.heard_at if self._answers else None
+
     async def _connect(self, start: bool) -> Message:
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
-        patience = time.monotonic() + SOCKET_GONE_S
+        began = time.monotonic()
+        deadline = began + CONNECT_TIMEOUT_S
+        pause_s = RETRY_S
         while True:
-            hello = await self._try_connect(deadline)
-            if hello is not None:
-                return hello
-            if not start:
-                raise Unavailable("FLX-7003", f"No runner answers on {self._home / 'runner.sock'}; start fluxd-runner.")
-            if (pid := living_runner(self._home)) is not None and time.monotonic() < patience:
-                observe(Seen.RUNNER_SOCKET_GONE, pid=pid, path=self._home / "runner.sock")
-                await asyncio.sleep(SOCKET_RETRY_S)  # it makes its socket again
-                continue
+            try:
+                hello = await self._try_connect()
+            except Busy as busy:
+                if time.monotonic() > deadline:
+                    why = f"The runner of {self._home} serves another daemon (pid {busy.pid}); stop that one first."
+                    raise Unavailable("FLX-7032", why) from None
+            except TimeoutError:
+                await self._end_hung(start)
+            else:
+                if hello is not None:
+                    return hello
+                if not start:
+                    raise Unavailable("FLX-7003", f"No runner answers on {self._home}/runner.sock; start fluxd-runner.")
+                if time.monotonic() - began < SOCKET_GONE_S and self._socket_is_gone():
+                    await asyncio.sleep(RETRY_MAX_S)
+                    continue
+                await self._start_runner(deadline)
+                if time.monotonic() - began > self._options.answer_s:
+                    await self._end_hung_reaper()
             if time.monotonic() > deadline:
+                if start:
+                    await self._end_hung(start)
                 raise Unavailable(
                     "FLX-7003",
                     f"The runner of {self._home} does not answer; look into {self._log_path()} for the cause.",
                 )
-            await self._start_runner(deadline)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
 
-    async def _try_connect(self, deadline: float) -> Message | None:
+    def _socket_is_gone(self) -> bool:
+        """Whether a runner lives whose socket somebody removed: it makes it again."""
+        path, pid = self._home / "runner.sock", lock_holder(self._home / "runner" / "lock")
+        if pid is None or path.exists():
+            return False
+        observe(Seen.RUNNER_SOCKET_GONE, pid=pid, path=path)
+        return True
+
+    async def _try_connect(self) -> Message | None:
+        """The hello, or None where nobody listens. Raises TimeoutError where somebody does, and says nothing."""
         loop = asyncio.get_running_loop()
         self._hello = hello = loop.create_future()
+        transport = None
         try:
-            with _short_path(self._home / "runner.sock") as path:
-                transport, _ = await loop.create_unix_connection(lambda: _Connection(self), path)
+            async with asyncio.timeout(self._options.answer_s):
+                with short_path(self._home / "runner.sock") as path:
+                    transport, _ = await loop.create_unix_connection(lambda: _Connection(self), path)
+                transport.write(frame(orjson.dumps({"type": "hello", "protocol": PROTOCOL})))
+                message: Message = await hello
+        except BlockingIOError:  # its queue of connections is full
+            raise TimeoutError from None
         except (FileNotFoundError, ConnectionError):
             return None
-        transport.write(frame(orjson.dumps({"type": "hello", "protocol": PROTOCOL})))
-        try:
-            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                message: Message = await hello
-        except TimeoutError:
-            transport.abort()
-            raise Unavailable(
-                "FLX-7003", f"The runner of {self._home} is busy with another daemon; stop that one first."
-            ) from None
-        except ConnectionError:
-            return None
+        except BaseException:
+            if transport is not None:
+                transport.abort()
+            raise
         if message["protocol"] != PROTOCOL:
             transport.abort()
             raise Refused(
@@ -142,7 +165,67 @@ class RunnerClient:
                 f"{message['protocol']}, this one has {PROTOCOL}): let its tasks end, stop it, and start fluxd again.",
             )
         self._transport = transport
+        self._silence.heard(time.monotonic())
+        self._answers = bool(message.get("answers"))  # one of an earlier version does not
+        if self._answers:
+            self._watching = loop.create_task(self._watch(message["pid"]))
         return message
+
+    # A runner that hangs
+
+    async def _watch(self, pid: int) -> None:
+        """Ask again and again while connected; a runner that is silent for too long is ended."""
+        held = os.pidfd_open(pid)  # it has just answered: it is the one that we know
+        try:
+            self._silence.rest(time.monotonic())
+            while self._transport is not None:
+                self.send({"type": "ping"})
+                await asyncio.sleep(self._silence.step_s)
+                if self._silence.look(time.monotonic()):
+                    await self._end(pid, held)
+                    return
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(held)
+
+    async def _end_hung(self, start: bool) -> None:
+        """End who holds the place of the runner and does not answer. Raises Unavailable where that cannot be told."""
+        folder = self._home / "runner"
+        pid = lock_holder(folder / "lock")
+        if pid is None:
+            await self._end_hung_reaper()
+        elif not start or not answers(folder / "lock", pid):
+            # One of an earlier version says nothing while it serves another daemon.
+            raise Unavailable(
+                "FLX-7003", f"The runner of {self._home} (pid {pid}) is busy with another daemon; stop that one first."
+            )
+        else:
+            await self._end_holder(pid, folder / "lock")
+
+    async def _end_hung_reaper(self) -> None:
+        """One that has no runner, and starts none, keeps any other out."""
+        folder = self._home / "runner"
+        reaper = lock_holder(folder / "reaper.lock")
+        if reaper is not None and lock_holder(folder / "lock") is None:
+            await self._end_holder(reaper, folder / "reaper.lock")
+
+    async def _end_holder(self, pid: int, lock: Path) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            held = os.pidfd_open(pid)
+            try:
+                if lock_holder(lock) == pid:  # else it went by itself, and the pid may be a stranger's
+                    await self._end(pid, held)
+            finally:
+                os.close(held)
+
+    async def _end(self, pid: int, held: int) -> None:
+        """KILL, and wait until it is dead: its locks and its socket are free then, and its attempts are taken over."""
+        self._on_hung(pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(held, signal.SIGKILL)
+            await readable(held, END_S)
+        self._reap()
 
     def _log_path(self) -> Path:
         return self._home / "logs" / "runner.log"
@@ -155,36 +238,18 @@ class RunnerClient:
         read_end, write_end = os.pipe()
         try:
             try:
-                self._started = self._spawn(log, write_end)
+                self._started = spawn_runner(self._home, self._options, log, write_end)
             finally:
                 os.close(write_end)
-            line = await _first_line(read_end, deadline)
+            line = await first_line(read_end, deadline)
         finally:
             os.close(read_end)
-        if line.startswith("FLX-7001"):
-            await asyncio.sleep(RETRY_S)  # another one is starting: it will listen in a moment
-        elif line != "ready":
+        # With FLX-7001 another one is starting: it will listen in a moment.
+        if line != "ready" and not line.startswith("FLX-7001"):
             code, _, words = line.partition(": ")
             if not words:
                 code, words = "FLX-7003", f"The runner of {self._home} did not start; look into {log} for the cause."
             raise Unavailable(code, words)
-
-    def _spawn(self, log: Path, ready: int) -> int:
-        """The pid of a new runner, in a session of its own; its first line comes on `ready`."""
-        options = self._options
-        arguments = [
-            *(sys.executable, "-m", "fluxd.runner", "--home", str(self._home)),
-            *("--hosts-max", str(options.hosts_max), "--host-idle", str(options.host_idle_s)),
-            *("--linger", str(options.linger_s), "--ready-fd", str(READY_FD)),
-        ]
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-            (os.POSIX_SPAWN_DUP2, ready, READY_FD),
-        ]
-        environment = clean_environment(self._home)
-        return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions, setsid=True, setsigmask=())
 
     # Speaking
 
@@ -247,17 +312,22 @@ class RunnerClient:
         except orjson.JSONDecodeError:
             message = json.loads(payload)
         kind = message["type"]
+        self._silence.heard(time.monotonic())
         if self._hello is not None and not self._hello.done():
             self._greeted(message)
         elif kind == "loaded":
             answer = self._loads.get(message["id"])
             if answer is not None and not answer.done():
                 answer.set_result(message)
-        else:
+        elif kind != "pong":
             self._on_message(message)
 
     def _greeted(self, message: Message) -> None:
         """The hello, or one of the results that follow it: all of them make what `connect` returns."""
+        if message["type"] == "busy":
+            assert self._hello is not None
+            self._hello.set_exception(Busy(message["pid"]))
+            return
         if message["type"] == "hello":
             self._greeting = message | {"ended": [], "lost": []}
         else:
@@ -273,6 +343,7 @@ class RunnerClient:
         if self._transport is None:
             return
         self._transport = None
+        self._unwatch()
         self._out.clear()
         lost = Unavailable("FLX-7003", "The runner went away while it imported the file; it is loaded again.")
         for answer in self._loads.values():
@@ -281,8 +352,13 @@ class RunnerClient:
         self._reap()
         self._on_lost()
 
+    def _unwatch(self) -> None:
+        if self._watching is not None and self._watching is not asyncio.current_task():
+            self._watching.cancel()
+        self._watching = None
+
     def _reap(self) -> None:
-        """Leave no zombie of a runner that we started."""
+        """Leave no zombie of a reaper that we started."""
         if self._started is not None:
             with contextlib.suppress(ChildProcessError):
                 pid, _ = os.waitpid(self._started, os.WNOHANG)
@@ -293,22 +369,12 @@ class RunnerClient:
     async def close(self) -> None:
         """Say what is queued and leave; the runner and its attempts live on."""
         transport, self._transport = self._transport, None
+        self._unwatch()
         if transport is not None:
             if self._out:
                 transport.write(b"".join(self._out))
                 self._out.clear()
             transport.close()
-
-
-def living_runner(home: Path) -> int | None:
-    """The pid of the runner that holds the lock of this home, found without its socket."""
-    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        with (home / "runner" / "lock").open("rb") as file:
-            kind, _, _, _, pid = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
-    except OSError:
-        return None
-    return pid if kind == fcntl.F_WRLCK else None
 
 
 class _Connection(asyncio.Protocol):
@@ -332,36 +398,3 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._client.gone()
-
-
-class _short_path:
-    """A path that fits into a socket address, also where the home is far down: over a descriptor of the folder."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def __enter__(self) -> str:
-        if len(str(self._path)) <= SOCKET_PATH_MAX:
-            return str(self._path)
-        self._fd = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._fd}/{self._path.name}"
-
-    def __exit__(self, *exc: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-
-
-async def _first_line(fd: int, deadline: float) -> str:
-    """What a starting runner says, or "" when it left or stays silent."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(fd, readable.set)
-    try:
-        async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-            await readable.wait()
-    except TimeoutError:
-        return ""
-    finally:
-        loop.remove_reader(fd)
-    return os.read(fd, 4096).decode(errors="replace").strip()

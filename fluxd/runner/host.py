@@ -1,7 +1,7 @@
 """A dag host: imports one dag file version once, tells what it found, and forks an attempt for each order.
 
-It talks to the runner alone. When the runner is gone (end of file), it ends its attempts and goes; what they told
-stands in their records for the next runner.
+It talks to the runner alone. When the runner is gone (end of file), it goes too; its attempts live on, and the next
+runner takes them over.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from fluxd.authoring import execution, tasklog, template
 from fluxd.errors import FluxError, Invalid
 from fluxd.runner import child, loading
 from fluxd.runner import spare as spares
-from fluxd.runner.attempts import DEFAULT_GRACE_S
 from fluxd.runner.forking import fork
 from fluxd.runner.logs import write_log
 from fluxd.runner.outcomes import failed
@@ -27,11 +26,13 @@ from fluxd.runner.processes import HOST_NAME, set_name, signal_group, since_boot
 from fluxd.runner.protocol import BadFrame, FrameReader, Message, encode, frame, from_json
 from fluxd.runner.records import Record, open_record
 from fluxd.runner.spare import Spare
+from fluxd.signals import STRAY
 
 READ_SIZE = 256 * 1024
 SPARE_BELOW = 2  # attempts that run at once
 EXIT_CUT_OFF = 71  # EX_OSERR
 WARM_AFTER_S = 0.2
+ALIVE = encode({"type": "alive"})
 PRINTS = "Importing the file prints to its output; move this into a task, or drop it."
 THREADS = (
     "Importing the file leaves {count} thread(s) running, so each attempt imports it anew in a fresh process, which is "
@@ -173,35 +174,28 @@ class _Host:
         self._is_warm = False
         self._spare: Spare | None = None
         self._spare_died = False  # one that was never used; the next order is to come before another is made
-        self._kill_at: float | None = None  # when the runner is gone
 
     def serve(self) -> None:
         """Until the runner lets go of us."""
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # whatever the import made of them
         signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STRAY)
         reader = self._sock.fileno()
-        while self._kill_at is None or self._pids:
-            ready = self._poll.poll(self._timeout())
+        while True:
+            ready = self._poll.poll(None if self._is_warm else WARM_AFTER_S)
             if not self._is_warm and not ready:
                 self._warm()  # nobody is in a hurry, and we were not dropped at once
             for fd, _ in ready:
-                if fd == reader:
-                    self._read()
-                else:
+                if fd != reader:
                     self._reap(fd)
-            if self._kill_at is not None and time.monotonic() > self._kill_at:
-                self._signal_all(signal.SIGKILL)
+                elif not self._read():
+                    return
             self._flush()
             self._make_spare()
 
-    def _timeout(self) -> float | None:
-        if self._kill_at is not None:
-            return 0.1
-        return None if self._is_warm else WARM_AFTER_S
-
-    def _read(self) -> None:
-        """Handle what the runner sent; at the end of file it is gone, and our attempts end with it."""
+    def _read(self) -> bool:
+        """Handle what the runner sent. False at the end of file: it is gone, or lets us go."""
         try:
             data = self._sock.recv(READ_SIZE)
         except ConnectionError:
@@ -210,12 +204,11 @@ class _Host:
             fence, argument = payload.partition(b"\n")[0][1:].split()
             if payload[:1] == b"S":
                 self._start(int(fence), payload)
-            elif int(fence) in self._pids:
+                continue
+            if int(fence) in self._pids:
                 signal_group(self._pids[int(fence)], int(argument))
-        if not data:
-            self._poll.unregister(self._sock)
-            self._kill_at = time.monotonic() + DEFAULT_GRACE_S
-            self._signal_all(signal.SIGTERM)
+            self._out.append(ALIVE)
+        return bool(data)
 
     def _start(self, fence: int, payload: bytes) -> None:
         """Have a child run this order: the one that waits, or a new one."""
@@ -265,7 +258,7 @@ class _Host:
 
     def _make_spare(self) -> None:
         """For the next order, unless so much runs at once that all wait for the processors anyway."""
-        wanted = self._is_warm and self._kill_at is None and len(self._pids) < SPARE_BELOW
+        wanted = self._is_warm and len(self._pids) < SPARE_BELOW
         if wanted and self._spare is None and not self._spare_died:
             with contextlib.suppress(OSError):
                 pid, write_end = spares.make(self._let_go, self._rehearse, self._perform)
@@ -331,12 +324,8 @@ class _Host:
             gc.collect()
             gc.freeze()
 
-    def _signal_all(self, number: int) -> None:
-        for pid in self._pids.values():
-            signal_group(pid, number)
-
     def _flush(self) -> None:
-        if self._out and self._kill_at is None:
+        if self._out:
             with contextlib.suppress(ConnectionError):  # the end of file is read next
                 self._sock.sendall(b"".join(self._out))
         self._out.clear()

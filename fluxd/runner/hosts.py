@@ -1,10 +1,12 @@
 """The dag hosts as the runner sees them: made by fork, bounded, dropped when idle, killed when an import runs wild."""
 
 import contextlib
+import math
 import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,33 +15,15 @@ from fluxd.runner import processes
 from fluxd.runner.attempts import Attempts, Process
 from fluxd.runner.channel import Channel
 from fluxd.runner.forking import fork
-from fluxd.runner.host import EXIT_CUT_OFF, PRINTS, run_host
-from fluxd.runner.outcomes import signal_name
+from fluxd.runner.host import PRINTS, run_host
+from fluxd.runner.hostview import Host, import_death, not_loaded
 from fluxd.runner.protocol import Message, frame, from_json, to_json
 from fluxd.runner.records import Records
+from fluxd.runner.silence import Silence
 
+KILL_HEARD_S = 1.0  # a host passes a signal on within this time, or we send it ourselves
 PRINT_LIMIT = 1024 * 1024
 PRINT_SHOWN = 2000
-KILL_AFTER_S = 1.0  # beyond the time limit, which the host itself enforces first
-
-
-class Host:
-    """One host process, as the runner sees it."""
-
-    def __init__(self, pid: int, import_order: Message, prints: int) -> None:
-        self.pid = pid
-        self.import_order = import_order
-        self.bundle: str | None = import_order.get("bundle")
-        self.channel: Channel
-        self.ready = False
-        self.told = False  # whether the outcome of its import went out
-        self.why_killed: tuple[str, str] | None = None
-        self.attempts: dict[int, Process] = {}  # live ones, sent or waiting for the import
-        self.deadline = time.monotonic() + import_order.get("timeout_s", 30.0) + KILL_AFTER_S
-        self.used_at = time.monotonic()
-        self.prints = prints  # the pipe that its stdout and stderr are while it imports
-        self.printed = 0
-        self.shown = bytearray()
 
 
 class Owner(Protocol):
@@ -73,6 +57,8 @@ class Hosts:
         *,
         hosts_max: int,
         idle_s: float,
+        answer_s: float,
+        home_number: int,
         in_child: Callable[[], None],
     ) -> None:
         self._selector = selector
@@ -82,6 +68,8 @@ class Hosts:
         self._records = records
         self._max = hosts_max
         self._idle_s = idle_s
+        self._answer_s = answer_s
+        self._home_number = home_number
         self._in_child = in_child
         self._importing: set[Host] = set()
         self.by_pid: dict[int, Host] = {}
@@ -93,7 +81,7 @@ class Hosts:
             self._fork(order)
         except OSError as error:
             why = f"{order['file']}: no process could be made to import it ({error.strerror}); it is tried again."
-            self._owner.reply(to_json(_not_loaded(order, "FLX-2010", why)))
+            self._owner.reply(to_json(not_loaded(order, "FLX-2010", why)))
 
     def import_source(self, order: Message) -> Host:
         """Make a host from a stored bundle at once: attempts wait for it."""
@@ -155,14 +143,37 @@ class Hosts:
         if record is None:
             del host.attempts[attempt.fence]
             return
-        attempt.send = lambda fence, number: host.channel.send(frame(b"K%d %d" % (fence, number)))
+        if host.silence is not None and len(host.attempts) == 1:
+            host.silence.rest(time.monotonic())
+        attempt.send = lambda fence, number: self._signal(host, fence, number)
         host.channel.send(frame(b"S%d %b\n%b" % (attempt.fence, record.name.encode(), attempt.payload)))
         attempt.payload = b""
         attempt.order.pop("context", None)  # nobody here needs it any more
 
+    def _signal(self, host: Host, fence: int, number: int) -> None:
+        """Have the host signal an attempt: as its parent it cannot hit a stranger."""
+        host.channel.send(frame(b"K%d %d" % (fence, number)))
+        if number != signal.SIGCONT:
+            host.signals[fence] = (number, time.monotonic())
+
+    def _signal_ourselves(self, host: Host, fence: int, number: int) -> None:
+        """The second road of a signal, which needs no host."""
+        attempt = host.attempts.get(fence)
+        if attempt is None:
+            return
+        group = attempt.pid if number != signal.SIGKILL else None
+        processes.signal_attempt(self._home_number, fence, number, group=group)
+        if number != signal.SIGKILL:
+            processes.signal_attempt(self._home_number, fence, signal.SIGCONT, group=group)
+
     def _heard(self, host: Host, payload: bytes) -> None:
         message = from_json(payload)
         kind = message["type"]
+        if host.silence is not None:
+            host.silence.heard(time.monotonic())
+        if kind == "alive":
+            host.signals.clear()
+            return
         if kind in ("loaded", "ready"):
             self._imported(host, message, payload)
             return
@@ -213,6 +224,7 @@ class Hosts:
     def _serve(self, host: Host) -> None:
         host.ready = True
         host.used_at = time.monotonic()
+        host.silence = Silence(self._answer_s, host.used_at)
         for attempt in list(host.attempts.values()):
             self._hand_over(host, attempt)
         idle = sorted((h for h in self.by_pid.values() if h.ready and not h.attempts), key=lambda h: h.used_at)
@@ -223,6 +235,8 @@ class Hosts:
     def _drop(self, host: Host) -> None:
         """Close the connection; the host reads the end of file and goes. It is reaped as it ends."""
         host.ready = False
+        host.dropped = True
+        host.leaves_by = time.monotonic() + self._answer_s
         host.channel.close()
         if host.bundle is not None and self.by_bundle.get(host.bundle) is host:
             del self.by_bundle[host.bundle]
@@ -264,18 +278,27 @@ class Hosts:
 
     def _ended(self, host: Host) -> None:
         """The connection is gone without our doing: the host died, or its file closed our socket."""
-        cut_off = not processes.exiting(host.pid)
+        host.cut_off = not processes.exiting(host.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(host.pid, signal.SIGKILL)
         host.ready = False
         if host.bundle is not None and self.by_bundle.get(host.bundle) is host:
             del self.by_bundle[host.bundle]
-        info = os.waitid(os.P_PID, host.pid, os.WEXITED | os.WNOWAIT)
+        # Not before it is a zombie are its attempts our children. That takes long where a disk holds it up.
+        info = os.waitid(os.P_PID, host.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if info is not None:
+            self._buried(host, info)
+
+    def _buried(self, host: Host, info: Any) -> None:
+        """The host is dead for sure."""
+        if host.dead:
+            return
+        host.dead = True
         if host.told:
             self._owner.died(host)
             return
         self._end_import(host)
-        code, words = host.why_killed or _why(info, cut_off)
+        code, words = host.why_killed or import_death(info, host.cut_off)
         order = host.import_order
         file = order["file"]
         error = {"code": code, "message": f"{file}: {words}", "line": None, "file": file, "traceback": ""}
@@ -283,7 +306,7 @@ class Hosts:
         host.told = True
         if order["type"] == "load":
             if order["id"] is not None:
-                self._owner.reply(to_json(_not_loaded(order, code, error["message"], error)))
+                self._owner.reply(to_json(not_loaded(order, code, error["message"], error)))
         else:
             self._owner.import_failed(host, error)
 
@@ -299,6 +322,8 @@ class Hosts:
                 os.killpg(pid, signal.SIGKILL)
             # A process that the import forked may still hold the other end: no end of file would be read.
             host.channel.end()
+            if not host.dropped:
+                self._buried(host, os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT))
         elif pid not in self._attempts.by_pid:
             for each in list(self.by_pid.values()):
                 each.channel.drain()
@@ -311,8 +336,14 @@ class Hosts:
 
     def next_deadline(self) -> float | None:
         deadlines = [host.deadline for host in self._importing if host.why_killed is None]
-        deadlines += [host.used_at + self._idle_s for host in self.by_pid.values() if host.ready and not host.attempts]
-        return min(deadlines, default=None)
+        for host in self.by_pid.values():
+            if host.ready and not host.attempts:
+                deadlines.append(host.used_at + self._idle_s)
+            elif host.ready and host.silence is not None:
+                deadlines.append(host.silence.next_look)
+            deadlines.append(host.leaves_by)
+            deadlines += [at + KILL_HEARD_S for _, at in host.signals.values()]
+        return min((deadline for deadline in deadlines if deadline < math.inf), default=None)
 
     def enforce(self) -> None:
         """Kill imports that do not heed their limit; drop hosts that nobody used for a while."""
@@ -324,29 +355,40 @@ class Hosts:
         for host in list(self.by_pid.values()):
             if host.ready and not host.attempts and host.used_at + self._idle_s <= now:
                 self._drop(host)
+            if host.leaves_by <= now:
+                host.leaves_by = math.inf
+                self._end_hung(host, "it was let go, and stays")
+            self._ask(host, now)
+
+    def _ask(self, host: Host, now: float) -> None:
+        """Whether a host that has work answers; what it does not pass on is sent without it."""
+        for fence, (number, at) in list(host.signals.items()):
+            if at + KILL_HEARD_S <= now:
+                del host.signals[fence]
+                self._signal_ourselves(host, fence, number)
+        silence = host.silence
+        if silence is None or not host.ready or not silence.due(now):
+            return
+        if not host.attempts:  # nobody waits for it
+            silence.rest(now)
+        elif silence.look(now):
+            self._end_hung(host, f"it has not answered for {self._answer_s:g} s")
+        else:
+            host.channel.send(frame(b"P0 0"))
+
+    def _end_hung(self, host: Host, why: str) -> None:
+        """A host that hangs: what runs under it is ours once it is dead, what has not begun may begin elsewhere."""
+        what = host.import_order["file"]
+        sys.stderr.write(f"FLX-7036: the process that holds {what} (pid {host.pid}) is ended: {why}.\n")
+        sys.stderr.flush()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(host.pid, signal.SIGKILL)
+        if not host.channel.closed:  # a process that hangs in a fork may hold the other end, so do not wait for its end
+            host.channel.drain()
+            host.channel.end()
 
     def close(self) -> None:
         """Let every idle host go."""
         for host in list(self.by_pid.values()):
             if not host.attempts and not host.channel.closed:
                 self._drop(host)
-
-
-def _why(info: Any, cut_off: bool) -> tuple[str, str]:
-    if cut_off or (info.si_code == os.CLD_EXITED and info.si_status == EXIT_CUT_OFF):
-        words = "importing it closed what it had not opened (os.closerange?), or became another program (os.exec?)"
-        return "FLX-2007", f"{words}; drop that call."
-    if info.si_code == os.CLD_EXITED:
-        words = f"importing it ended the process with exit code {info.si_status} (os._exit?); drop that call."
-        return "FLX-2007", words
-    name = signal_name(info.si_status)
-    hint = ": often the kernel, when memory ran out" if info.si_status == signal.SIGKILL else ""
-    return "FLX-2007", f"importing it was ended by {name}{hint}; look at the libraries it imports."
-
-
-def _not_loaded(order: Message, code: str, message: str, error: Message | None = None) -> Message:
-    error = error or {"code": code, "message": message, "line": None, "file": order["file"], "traceback": ""}
-    return {
-        "type": "loaded", "id": order["id"], "file": order["file"], "bundle": None, "files": {}, "dags": [],
-        "error": error, "seconds": 0.0,
-    }  # fmt: skip

@@ -28,7 +28,7 @@ def open_log(path: str) -> tuple[int, str | None]:
 
 def write_log(path: str, text: str) -> None:
     """Add a line of ours to a log; a log that cannot be written is nobody's reason to stop."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # a path with a NUL
         fd, note = open_log(path)
         try:
             if note is None:

@@ -12,7 +12,9 @@ attempt is gone anyway (the boot id says so).
 import contextlib
 import json
 import os
+import sys
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fluxd.runner.protocol import to_json
@@ -103,20 +105,29 @@ def open_record(folder: str, name: str) -> Record:
     return Record(name, os.open(f"{folder}/{name}", FLAGS))
 
 
+def lines(data: bytes) -> Iterator[dict[str, Any] | None]:
+    """The lines of a record, in order; None for one that is torn, damaged or no object."""
+    for line in filter(None, data.split(b"\n")):
+        payload, _, checksum = line.rpartition(b" ")
+        told = None
+        if checksum == b"%08x" % zlib.crc32(payload):
+            with contextlib.suppress(ValueError, RecursionError):
+                told = json.loads(payload)
+        yield told if isinstance(told, dict) else None
+
+
 def merge(data: bytes) -> dict[str, Any]:
     """The lines of the last attempt in a record as one dict, later ones over earlier ones; {} when it is free.
 
-    What follows a torn or damaged line does not count, up to the next attempt.
+    What follows a torn or damaged line does not count, up to the next attempt. Nor does a line that tells what cannot
+    be: what lies on disk may be of another version, or somebody else's.
     """
     known: dict[str, Any] = {}
     damaged = False
-    for line in filter(None, data.split(b"\n")):
-        payload, _, checksum = line.rpartition(b" ")
-        if checksum != b"%08x" % zlib.crc32(payload):
+    for told in lines(data):
+        if told is None or not _credible(told):
             damaged = True
-            continue
-        told = json.loads(payload)
-        if "fence" in told:
+        elif "fence" in told:
             known, damaged = told, False
         elif "free" in told:
             known = {}
@@ -125,8 +136,78 @@ def merge(data: bytes) -> dict[str, Any]:
     return known
 
 
+def _number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and _number(value, least, most)
+
+
+def _outcome(value: Any) -> bool:
+    error = value.get("error") if isinstance(value, dict) else None
+    xcoms = (value.get("xcoms") or []) if isinstance(value, dict) else None
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("state"), str)
+        and (error is None or isinstance(error, dict))
+        and isinstance(xcoms, list)
+        and all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in xcoms)
+    )
+
+
+def _usage(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(_number(each, 0, MOST) for each in value.values()))
+
+
+def _end(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("type") == "ended"
+        and _whole(value.get("fence"), 1, MOST)
+        and all(value.get(name) is None or _whole(value[name], 0, MOST) for name in ("pid", "exit_code", "signal"))
+        and {"pid", "exit_code", "signal", "started_at", "usage"} <= value.keys()
+        and (value["started_at"] is None or _number(value["started_at"], 0, LATEST))
+        and _number(value.get("ended_at"), 0, LATEST)
+        and _outcome(value.get("outcome"))
+        and _usage(value["usage"])
+        and all(isinstance(value.get(name, ""), str) for name in ("killed", "log_note"))
+    )
+
+
+def _command(value: Any) -> bool:
+    codes = value.get("skip_on_exit_code") if isinstance(value, dict) else None
+    several = codes if isinstance(codes, list) else [codes]
+    return isinstance(value, dict) and all(code is None or isinstance(code, int) for code in several)
+
+
+MOST = (1 << 62) - 1
+LATEST = 253_402_300_799.0  # the last second of the year 9999
+PID_MAX = 1 << 22
+# A pid below 2 would make a signal one to everybody.
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    "fence": lambda value: _whole(value, 1, MOST),
+    "boot_id": lambda value: isinstance(value, str),
+    "pid": lambda value: _whole(value, 2, PID_MAX),
+    "entered": lambda value: _whole(value, 0, PID_MAX) and value != 1,
+    "seen": lambda value: _number(value, 0, LATEST),
+    "started_at": lambda value: _number(value, 0, LATEST),
+    "outcome": _outcome,
+    "end": _end,
+    "log": lambda value: isinstance(value, str) and "\0" not in value,
+    "grace_s": lambda value: _number(value, 0, LATEST),
+    "command": _command,
+    "log_note": lambda value: isinstance(value, str),
+}
+
+
+def _credible(told: dict[str, Any]) -> bool:
+    """Whether what a line tells can be."""
+    return all(check(told[name]) for name, check in CHECKS.items() if name in told)
+
+
 def remove(folder: str, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
         os.unlink(f"{folder}/{name}")
 
 
@@ -135,11 +216,19 @@ def stored(folder: str) -> dict[int, tuple[str, dict[str, Any]]]:
     found = {}
     for name in os.listdir(folder):
         if name.endswith(SUFFIX):
-            with open(f"{folder}/{name}", "rb") as file:
-                known = merge(file.read())
+            try:
+                with open(f"{folder}/{name}", "rb", opener=_opener) as file:
+                    known = merge(file.read())
+            except OSError as error:  # a folder or a link of that name, say: none of ours
+                sys.stderr.write(f"FLX-7035: the exit record {folder}/{name} cannot be read: {error.strerror}.\n")
+                continue
             if "fence" in known:
                 found[known["fence"]] = (name, known)
     return found
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def sweep(folder: str) -> None:

@@ -16,25 +16,40 @@ from collections.abc import Callable
 from types import FrameType
 
 from fluxd.runner import processes
+from fluxd.runner.adopted import Adopted
 from fluxd.runner.attempts import Attempts, Process
 from fluxd.runner.channel import Channel
+from fluxd.runner.door import Door
 from fluxd.runner.host import run_afresh
-from fluxd.runner.hosts import Host, Hosts
+from fluxd.runner.hosts import Hosts
+from fluxd.runner.hostview import Host
 from fluxd.runner.logs import write_log
+from fluxd.runner.orphans import Orphans
 from fluxd.runner.protocol import PROTOCOL, Message, frame, from_json, to_json
 from fluxd.runner.records import Records
 from fluxd.runner.results import Results
+from fluxd.signals import STRAY
 
 BUNDLES_REMEMBERED = 10_000
 GREET_S = 5.0
 ACCEPT_PAUSE_S = 0.1
-LOOK_S = 3.0  # between two looks at whether the socket's file is still there
+PONG = to_json({"type": "pong"})
 
 
 class Runner:
     """Serves one home. `results` may hold what an earlier runner left."""
 
-    def __init__(self, folder: str, lock: int, *, hosts_max: int, host_idle_s: float, linger_s: float) -> None:
+    def __init__(
+        self,
+        folder: str,
+        lock: int,
+        home_number: int,
+        *,
+        hosts_max: int,
+        host_idle_s: float,
+        linger_s: float,
+        answer_s: float,
+    ) -> None:
         self.folder = folder
         self.records = Records(folder)
         self.results = Results(self.records)
@@ -43,16 +58,18 @@ class Runner:
         self._wanted: dict[str, list[Process]] = {}  # bundle -> attempts that wait for its source
         self._threaded: set[str] = set()
         self._lock = lock
-        self._listener: socket.socket
+        self._door: Door
         self._selector = selectors.DefaultSelector()
         self._dirty: set[Channel] = set()
         self._daemon: Channel | None = None
+        self._daemon_pid = 0
+        self._visitors: set[Channel] = set()
         self._greeted = False
         self._greet_by = 0.0  # one that connects and says nothing keeps the daemon out no longer than this
         self._linger_s = linger_s
-        self._look_at = time.monotonic() + LOOK_S
         self._idle_since = time.monotonic()
-        self._attempts = Attempts(self.records, self.boot_id, self._told)
+        self._home_number = home_number
+        self._attempts = Attempts(self.records, self.boot_id, answer_s, self._told)
         self._hosts = Hosts(
             self._selector,
             self._dirty,
@@ -61,8 +78,12 @@ class Runner:
             self.records,
             hosts_max=hosts_max,
             idle_s=host_idle_s,
+            answer_s=answer_s,
+            home_number=home_number,
             in_child=self._become_child,
         )
+        self.adopted = Adopted(self._selector, self._attempts, folder, home_number, self._lost)
+        self._orphans = Orphans(self._attempts, self._hosts, self.adopted, home_number)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._child_ended = False
         self._sweep_due = False
@@ -72,32 +93,12 @@ class Runner:
     # The loop
 
     def listen(self, make: Callable[[], tuple[socket.socket, int]], is_there: Callable[[int], bool]) -> None:
-        """Take daemons from the socket that `make` gives (with its file's number), one at a time. A file that somebody
-        removed (`is_there` says so) is made again."""
-        self._make_listener, self._is_there = make, is_there
-        self._listener, self._file = make()
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-
-    def _look(self) -> None:
-        """Make the socket's file again when it is gone: else no daemon would ever find us."""
-        if time.monotonic() < self._look_at:
-            return
-        self._look_at = time.monotonic() + LOOK_S
-        if self._is_there(self._file):
-            return
-        try:
-            listener, self._file = self._make_listener()
-        except OSError:
-            traceback.print_exc()
-            return
-        if self._daemon is None:
-            self._selector.unregister(self._listener)
-            self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._listener.close()
-        self._listener = listener
+        """Take daemons from the socket that `make` gives, one at a time (see Door)."""
+        self._door = Door(self._selector, make, is_there, self._accept)
 
     def serve(self) -> None:
         """Until told to stop, or idle for the linger time."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STRAY)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -111,11 +112,12 @@ class Runner:
                 self._reap()
             self._attempts.enforce()
             self._hosts.enforce()
-            self._look()
+            self._door.look()
             if self._daemon is not None and not self._greeted and time.monotonic() >= self._greet_by:
                 self._daemon.end()
             if self._sweep_due:
-                self._sweep()
+                self._sweep_due = False
+                self._orphans.sweep()
             for channel in list(self._dirty):
                 channel.flush()
             self._dirty.clear()
@@ -129,7 +131,7 @@ class Runner:
             self._stop_asked = True  # handled in the loop: a handler may run between any two steps
 
     def _timeout(self) -> float | None:
-        deadlines = [self._look_at, self._attempts.next_deadline(), self._hosts.next_deadline()]
+        deadlines = [self._door.look_at, self._attempts.next_deadline(), self._hosts.next_deadline()]
         if self._daemon is not None and not self._greeted:
             deadlines.append(self._greet_by)
         if self._idle():
@@ -166,37 +168,54 @@ class Runner:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._hosts.forget()
         self._selector.close()
-        self._listener.close()
-        if self._daemon is not None:
-            self._daemon.forget()
-        for fd in (self._wake_read, self._wake_write, self._lock):
+        self._door.listener.close()
+        for channel in (*self._visitors, *([self._daemon] if self._daemon else ())):
+            channel.forget()
+        for fd in (self._wake_read, self._wake_write, self._lock, *self.adopted.descriptors()):
             os.close(fd)
 
     # The daemon
 
     def _accept(self, mask: int) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, _ = self._door.listener.accept()
         except OSError:  # it is gone already, or no descriptor is left
             traceback.print_exc()
             time.sleep(ACCEPT_PAUSE_S)
             return
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.getuid()):
             connection.close()
             return
-        self._selector.unregister(self._listener)
+        if self._daemon is not None:
+            self._daemon.drain()  # it may have greeted, or left, and we have not read it yet
+        if self._daemon is not None and not self._greeted:
+            self._daemon.end()
+        if self._daemon is not None:
+            self._turn_away(connection)
+            return
+        self._daemon_pid = pid
         self._greeted = False
         self._greet_by = time.monotonic() + GREET_S
         self._daemon = Channel(connection, self._selector, self._dirty, self._ordered, self._daemon_gone)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        """Tell whoever greets that there is a daemon already, and which."""
+        busy = frame(to_json({"type": "busy", "pid": self._daemon_pid}))
+        visitor: Channel = Channel(
+            *(connection, self._selector, self._dirty),
+            on_payload=lambda _: visitor.send(busy),
+            on_end=lambda: self._visitors.discard(visitor),
+        )
+        self._visitors.add(visitor)
 
     def _daemon_gone(self) -> None:
         self._daemon = None
         self._idle_since = time.monotonic()
         self._hosts.forget_loads()
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def reply(self, payload: bytes) -> None:
         if self._daemon is not None and self._greeted:
@@ -207,8 +226,10 @@ class Runner:
         kind = order["type"]
         if not self._greeted:
             self._hello(order)
+        elif kind == "ping":
+            self.reply(PONG)
         elif kind == "start":
-            self._start(order, payload)
+            self._start_safely(order, payload)
         elif kind == "ack":
             self._acknowledged(order["fences"])
         elif kind == "kill":
@@ -230,7 +251,7 @@ class Runner:
         kept = self.results.payloads()
         hello = {
             "type": "hello", "protocol": PROTOCOL, "runner_id": self._id, "pid": os.getpid(),
-            "boot_id": self.boot_id, "running": running, "results": len(kept),
+            "boot_id": self.boot_id, "running": running, "results": len(kept), "answers": True,
         }  # fmt: skip
         self._daemon.send(frame(to_json(hello)))
         for payload in kept:  # each by itself: together they may be more than a frame takes
@@ -242,7 +263,19 @@ class Runner:
         self.results.acknowledged(fences)
         self._idle_since = time.monotonic()
 
-    # Attempts
+    def _start_safely(self, order: Message, payload: bytes) -> None:
+        """An order that cannot be carried out ends its attempt, not the connection: it would be sent again for ever."""
+        try:
+            self._start(order, payload)
+        except Exception as error:
+            traceback.print_exc()
+            attempt = self._attempts.live.get(order["fence"])
+            if attempt is None:
+                raise
+            for host in self._hosts.by_pid.values():
+                host.attempts.pop(attempt.fence, None)
+            why = f"What it is to do cannot be carried out: {type(error).__name__}: {error}."
+            self._attempts.never_began(attempt, "FLX-7031", "NotStarted", why, retry=False)
 
     def _start(self, order: Message, payload: bytes) -> None:
         fence = order["fence"]
@@ -322,9 +355,9 @@ class Runner:
 
     def died(self, host: Host) -> None:
         """A host is gone and its attempts are our children now: those that live go on, the others are settled."""
-        strangers = {processes.fence_of(pid): pid for pid in self._strangers()}
+        strangers = {processes.fence_of(pid, self._home_number): pid for pid in self._orphans.pids()}
         if processes.IMPORT in strangers:  # it may be a child that had not begun to be an attempt: it never will
-            self._sweep()
+            self._orphans.sweep()
         for attempt in host.attempts.values():
             pid = attempt.pid or strangers.get(attempt.fence)
             if pid is not None and processes.is_child(pid):
@@ -338,12 +371,14 @@ class Runner:
         """The end of an attempt that its host reaped, or never made, without telling us."""
         known = attempt.record.content() if attempt.record else {}
         if "outcome" in known:
-            status = 1 if known["outcome"]["state"] == "failed" else 0
-            self._attempts.ended(attempt, True, status, None, time.time())
+            self._attempts.stand_in(attempt, known)
             return
         evidence = f"the process that held its dag file (pid {host.pid}) died, and the attempt's own is gone"
+        self._lost(attempt, evidence, "entered" in known)
+
+    def _lost(self, attempt: Process, evidence: str, began: bool) -> None:
         self._attempts.lost(attempt)
-        lost = {"type": "lost", "fence": attempt.fence, "evidence": evidence, "began": "entered" in known}
+        lost = {"type": "lost", "fence": attempt.fence, "evidence": evidence, "began": began}
         payload = to_json(lost)
         self.results.keep("lost", attempt.fence, payload, attempt.record)
         self.reply(payload)
@@ -365,20 +400,3 @@ class Runner:
         self._stopping = True
         for fence in list(self._attempts.live):
             self._kill(fence, "stop", None)
-
-    # Orphans
-
-    def _strangers(self) -> list[int]:
-        """Children of ours that we did not make: what attempts and imports left behind."""
-        mine, hosts = self._attempts.by_pid, self._hosts.by_pid
-        return [pid for pid in processes.children() if pid not in mine and pid not in hosts]
-
-    def _sweep(self) -> None:
-        """End what outlived its attempt by leaving its process group. What cannot be told apart stays for later."""
-        self._sweep_due = False
-        for pid in self._strangers():
-            fence = processes.fence_of(pid)
-            live = self._attempts.live
-            if (not live) if fence is None else (fence not in live):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,9 @@
 """A runner of one's own, spoken to frame by frame, for the tests of the runner."""
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 
 from fluxd.runner import records
 from fluxd.runner.protocol import PROTOCOL, FrameReader, encode
+from tests.fluxd_process import until
 
 PATIENCE_S = 30.0
 
@@ -32,7 +35,11 @@ class Connection:
     def __init__(self, home: Path, protocol: int = PROTOCOL) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE_S)
-        self._socket.connect(str(home / "runner.sock"))
+        try:
+            self._socket.connect(str(home / "runner.sock"))
+        except OSError:
+            self._socket.close()
+            raise
         self._frames = FrameReader()
         self.inbox: deque[Message] = deque()
         self.send({"type": "hello", "protocol": protocol})
@@ -98,6 +105,30 @@ class Rig:
         if connect:
             assert self.said == "ready", self.said
             self.to = Connection(self.home)
+
+    @property
+    def pid(self) -> int:
+        """The runner's pid; `process` is its parent, the reaper."""
+        pid: int = self.to.hello["pid"]
+        return pid
+
+    def lose_runner(self) -> None:
+        """Kill the runner and meet the one that takes over."""
+        before = self.pid
+        os.kill(before, signal.SIGKILL)
+        self.meet_next(before)
+
+    def meet_next(self, before: int) -> None:
+        """Connect to the runner that takes over from the one with this pid."""
+        assert self.to.at_end()
+        self.to.close()
+        until(lambda: self._met(before), "another runner takes over")
+
+    def _met(self, before: int) -> bool:
+        with contextlib.suppress(OSError):
+            self.to = Connection(self.home)
+            return self.pid != before
+        return False
 
     def write(self, name: str, text: str) -> str:
         path = self.dags / name

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
+from fluxd.core.events import AttemptEnded, AttemptStarted, Event
 from fluxd.errors import FluxError, Refused, Unavailable
 from fluxd.executors import local
 from fluxd.executors.local import LocalExecutor
-from fluxd.runner.client import ImportLimits, RunnerClient, RunnerOptions
+from fluxd.runner.client import ImportLimits, RunnerClient
+from fluxd.runner.starting import RunnerOptions
 from tests.daemon.runner_rig import Rig, alive
 
 pytestmark = pytest.mark.anyio
@@ -192,20 +193,21 @@ async def test_a_daemon_that_comes_back_finds_what_runs_and_what_ended(side: Sid
     await again.executor.stop()
 
 
-async def test_a_killed_runner_is_replaced_and_what_it_ran_is_lost(side: Side) -> None:
+async def test_a_killed_runner_is_replaced_and_what_it_ran_goes_on(side: Side) -> None:
     await side.executor.open()
     first = side.executor.runner["pid"]
     side.executor.start([side.rig.order(1, spawn=["/bin/sleep", "300"])])
     started = await side.until(lambda: side.of(AttemptStarted, 1))
     os.kill(first, signal.SIGKILL)
-    lost = await side.until(lambda: side.of(AttemptLost, 1))
-    assert str(started.pid) in lost.evidence
-    assert not alive(started.pid)
     await side.until(lambda: side.known)
     assert side.known == [{1}]
     assert side.executor.runner["pid"] != first
+    assert alive(started.pid)
     name = side.rig.write("d.py", TASK)
     assert (await side.executor.load(name, side.rig.dags))["error"] is None
+    side.executor.kill(1, "cancel")
+    await side.until(lambda: side.of(AttemptEnded, 1))
+    assert not alive(started.pid)
 
 
 async def test_a_runner_that_cannot_be_started_is_tried_again(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:

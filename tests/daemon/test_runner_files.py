@@ -344,8 +344,7 @@ def test_a_param_without_a_default_makes_no_host_fork_for_ever(rig: Rig) -> None
 
 
 def children(rig: Rig) -> list[int]:
-    assert rig.process is not None
-    return children_of(rig.process.pid)
+    return children_of(rig.pid)
 
 
 def name_of(pid: int) -> str:

@@ -12,6 +12,8 @@ from fluxd.runner import processes, records
 from tests.daemon.runner_rig import Connection, Rig, alive
 from tests.fluxd_process import until
 
+FOREVER = "echo on; while :; do sleep 1; done"
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
@@ -22,9 +24,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def kill_runner(rig: Rig) -> None:
+    """And its parent, which would note how attempts end."""
     assert rig.process is not None
     rig.process.kill()
     rig.process.wait()
+    os.kill(rig.pid, signal.SIGKILL)
+    assert rig.to.at_end()
     rig.to.close()
 
 
@@ -32,63 +37,103 @@ def by_fence(messages: list[dict[str, object]]) -> dict[object, dict[str, object
     return {message["fence"]: message for message in messages}
 
 
-def test_a_runner_killed_in_the_midst_leaves_nothing_alive_and_loses_no_result(rig: Rig) -> None:
-    slow = rig.load_task("import time\nprint('on')\ntime.sleep(300)", "slow.py")
-    quick = rig.load_task("return 'kept'", "quick.py")
-    rig.run(1, loaded=quick)
-    rig.run(2, spawn=["/bin/sh", "-c", "exit 7"])
+def test_what_a_killed_runner_ran_is_taken_over_and_no_result_is_lost(rig: Rig) -> None:
+    gate = rig.home / "gate"
+    wait = f"import os, time\nprint('on')\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+    slow = rig.load_task(f"{wait}return 'kept'", "slow.py")
+    shell = f"echo on; while [ ! -e {gate} ]; do sleep 0.01; done; echo last; exit "
+    rig.run(1, spawn=["/bin/sh", "-c", "exit 7"])
     pids = [
-        rig.begin(3, loaded=slow)["pid"],
-        rig.begin(4, spawn=["/bin/sh", "-c", "setsid sleep 300 & echo $!; sleep 300"])["pid"],
+        rig.begin(2, loaded=slow)["pid"],
+        *(rig.begin(fence, spawn=["/bin/sh", "-c", f"{shell}{code}"])["pid"] for fence, code in ((3, 0), (4, 6))),
     ]
-    until(lambda: rig.logged(3) and rig.logged(4), "both run")
-    pids.append(int(rig.logged(4)))
-    kill_runner(rig)
-    rig.start()
-    hello = rig.to.hello
-    assert not any(map(alive, pids))
-    ended, lost = by_fence(hello["ended"]), by_fence(hello["lost"])
-    assert (set(ended), set(lost), hello["running"]) == ({1, 2}, {3, 4}, [])
-    assert ended[1]["outcome"]["xcoms"] == [["return_value", "kept"]]
-    assert ended[2]["exit_code"] == 7
-    assert f"process {pids[0]}" in lost[3]["evidence"]
+    until(lambda: all(rig.logged(fence) for fence in (2, 3, 4)), "all run")
+    rig.lose_runner()
+    assert [ended["exit_code"] for ended in rig.to.hello["ended"]] == [7]
+    assert {(running["fence"], running["pid"]) for running in rig.to.hello["running"]} == set(
+        zip((2, 3, 4), pids, strict=True)
+    )
+    rig.lose_runner()  # and once more: the next one knows them all the same
+    gate.touch()
+    told = {ended["fence"]: ended for ended in rig.to.hello["ended"]}
+    for fence in {2, 3, 4} - told.keys():
+        told[fence] = rig.to.expect("ended", fence=fence)
+    assert told[2]["outcome"]["xcoms"] == [["return_value", "kept"]]
+    assert (told[3]["exit_code"], told[3]["outcome"]["xcoms"]) == (0, [["return_value", "last"]])
+    assert (told[4]["exit_code"], told[4]["outcome"]["state"]) == (6, "failed")
     # A start that is repeated starts nothing.
-    rig.to.send(rig.order(3, loaded=slow))
-    assert rig.to.expect("lost", fence=3)["evidence"] == lost[3]["evidence"]
+    rig.to.send(rig.order(3, spawn=["/bin/false"]))
+    assert rig.to.expect("ended", fence=3)["exit_code"] == 0
     rig.to.send({"type": "ack", "fences": [1, 2, 3, 4]})
     rig.to.close()
     rig.to = Connection(rig.home)
-    assert (rig.to.hello["ended"], rig.to.hello["lost"]) == ([], [])
-    assert rig.records() == []
+    assert (rig.to.hello["ended"], rig.to.hello["lost"], rig.records()) == ([], [], [])
 
 
-def test_a_task_that_ends_well_on_term_after_its_runner_died_keeps_its_result(rig: Rig) -> None:
-    loaded = rig.load_task(
-        """
-        import time
-        from fluxd.authoring.outcomes import TaskTerminated
-        try:
-            print("on")
-            time.sleep(300)
-        except TaskTerminated:
-            return "finished in a hurry"
-        """
-    )
+def test_a_command_that_ends_while_there_is_no_runner_is_not_lost(rig: Rig) -> None:
+    gate = rig.home / "gate"
+    command = f"while [ ! -e {gate} ]; do sleep 0.01; done; echo last; exit "
+    pids = [rig.begin(fence, spawn=["/bin/sh", "-c", f"{command}{fence - 1}"])["pid"] for fence in (1, 2)]
+    runner, reaper = rig.pid, rig.process
+    assert reaper is not None
+    reaper.send_signal(signal.SIGSTOP)  # so that no other runner comes
+    os.kill(runner, signal.SIGKILL)
+    assert rig.to.at_end()
+    rig.to.close()
+    gate.touch()
+    until(lambda: not any(map(alive, pids)), "the end of both")
+    reaper.send_signal(signal.SIGCONT)
+    until(lambda: rig._met(runner), "another runner takes over")
+    told = {ended["fence"]: ended["exit_code"] for ended in rig.to.hello["ended"]}
+    for fence in {1, 2} - told.keys():
+        told[fence] = rig.to.expect("ended", fence=fence)["exit_code"]
+    assert told == {1: 0, 2: 1}
+
+
+def test_a_taken_over_attempt_can_be_stopped(rig: Rig) -> None:
+    loaded = rig.load_task("import time\nprint('on')\ntime.sleep(300)")
+    pids = [
+        rig.begin(1, loaded=loaded)["pid"],
+        rig.begin(2, spawn=["/bin/sh", "-c", f"trap '' TERM; {FOREVER}"], kill_grace_s=0.2)["pid"],
+    ]
+    until(lambda: rig.logged(1) and rig.logged(2), "both run")
+    rig.lose_runner()
+    for fence in (1, 2):
+        rig.to.send({"type": "kill", "fence": fence, "reason": "cancel"})
+    for fence in (1, 2):
+        assert rig.to.expect("ended", fence=fence)["killed"] == "cancel"
+    assert not any(map(alive, pids))
+
+
+def test_after_a_taken_over_attempt_nothing_of_it_lives(rig: Rig) -> None:
+    escape = "setsid env -i sh -c 'echo $$; exec sleep 300' & until [ -e %s ]; do sleep 0.01; done"
+    gate = rig.home / "gate"
+    rig.begin(1, spawn=["/bin/sh", "-c", escape % gate])
+    escaped = int(until(lambda: rig.logged(1).strip(), "the daemon of the task runs"))
+    rig.lose_runner()
+    assert alive(escaped)
+    gate.touch()
+    assert rig.to.expect("ended", fence=1)["exit_code"] == 0
+    until(lambda: not alive(escaped), "its end")
+
+
+def test_with_the_reaper_gone_too_an_outcome_that_was_written_counts_and_the_rest_is_lost(rig: Rig) -> None:
+    gate = rig.home / "gate"
+    wait = f"import os, time\nprint('on')\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+    loaded = rig.load_task(f"{wait}return 'kept'")
     rig.begin(1, loaded=loaded)
-    until(lambda: rig.logged(1), "it runs")
+    rig.begin(2, spawn=["/bin/sh", "-c", f"echo on; while [ ! -e {gate} ]; do sleep 0.01; done"])
+    until(lambda: rig.logged(1) and rig.logged(2), "both run")
     kill_runner(rig)
     rig.start()
-    (ended,) = rig.to.hello["ended"]
-    assert ended["outcome"]["xcoms"] == [["return_value", "finished in a hurry"]]
-
-
-def test_leftovers_that_ignore_term_are_killed_before_the_new_runner_is_ready(rig: Rig) -> None:
-    began = rig.begin(1, spawn=["/bin/sh", "-c", "trap '' TERM; echo on; while :; do sleep 1; done"])
-    until(lambda: rig.logged(1), "it runs")
-    kill_runner(rig)
-    rig.start()
-    assert not alive(began["pid"])
-    assert [lost["fence"] for lost in rig.to.hello["lost"]] == [1]
+    assert {running["fence"] for running in rig.to.hello["running"]} == {1, 2}
+    gate.touch()
+    assert rig.to.expect("ended", fence=1)["outcome"]["xcoms"] == [["return_value", "kept"]]
+    told = next(message for message in iter(rig.to.receive, None) if message.get("fence") == 2)
+    if told["type"] == "lost":
+        assert "neither its runner nor that one's parent" in told["evidence"] and told["began"]
+    else:  # whoever is the parent now has not looked at it yet: the zombie tells
+        assert told["exit_code"] == 0
 
 
 def test_a_host_that_is_killed_leaves_its_attempts_to_the_runner(rig: Rig) -> None:

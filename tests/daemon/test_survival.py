@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fluxd.signals import STRAY
 from tests.daemon.runner_rig import Connection, Rig
 from tests.fluxd_process import Daemon, until
 
@@ -234,20 +235,17 @@ with DAG("orderly", schedule=None):
     assert export["reason"].startswith("FLX-3503")
 
 
-def test_a_killed_runner_takes_its_tasks_along_and_they_are_tried_again(daemon: Daemon) -> None:
-    run_id = daemon.trigger("killed")
-    running(daemon, run_id, 1, "killed")
-    begun(daemon, 1)
-    (_, _, _, pid) = journal(daemon)[0]
+def test_a_killed_runner_leaves_its_tasks_to_the_next_one(daemon: Daemon) -> None:
+    run_id = daemon.trigger("gated")
+    begun(daemon, 5)
     runner = daemon.get("/status")["runner_pid"]
     os.kill(runner, signal.SIGKILL)
-    run = daemon.wait("killed", run_id)
     daemon.wait_for_line(f"the connection to the runner (pid {runner}) broke", since=0)
-    daemon.wait_for_line(f"connected to the runner (pid {daemon.get('/status')['runner_pid']})", since=0)
-    assert run["state"] == "success", run
-    assert run["tasks"][0]["try_number"] == 2
-    assert not Path(f"/proc/{pid}").exists(), "the first process is gone before the second begins"
-    assert [(word, number) for word, _, number, _ in journal(daemon)] == [("begin", 1), ("begin", 2)]
+    daemon.wait_for_line("connected to the runner (pid", since=0)
+    open_gate(daemon)
+    tasks = daemon.wait("gated", run_id)["tasks"]
+    assert [(task["state"], task["try_number"]) for task in tasks] == [("success", 1)] * 6
+    assert sorted(word for word, *_ in journal(daemon)) == ["begin"] * 5 + ["end"] * 5
 
 
 def test_an_attempt_that_waits_for_its_source_gets_it_from_the_next_daemon(daemon: Daemon) -> None:
@@ -260,7 +258,8 @@ def test_an_attempt_that_waits_for_its_source_gets_it_from_the_next_daemon(daemo
     loaded = to.expect("loaded")
     to.close()
     # A runner that has not imported the file, with what the killed daemon had sent to it.
-    os.kill(runner, signal.SIGKILL)
+    for pid in (int(Path(f"/proc/{runner}/stat").read_text().rpartition(")")[2].split()[1]), runner):
+        os.kill(pid, signal.SIGKILL)
     new = Rig(daemon.folder)
     new.start()
     environment = {"FLUX_TASK_ID": "t0", "FLUX_TRY_NUMBER": "1"}
@@ -329,3 +328,27 @@ def test_a_finished_run_can_be_cleared_and_runs_again(daemon: Daemon) -> None:
     run = daemon.wait("gated", run_id)
     assert run["state"] == "success"
     assert {task["task_id"]: task["try_number"] for task in run["tasks"]}["t1"] == 2
+
+
+def test_a_stray_signal_does_not_end_fluxd(daemon: Daemon) -> None:
+    for number in sorted(STRAY | {signal.SIGWINCH}):
+        os.kill(daemon.pid, number)
+    daemon.wait_for_line("SIGUSR1 means nothing to fluxd", since=0)
+    assert daemon.get("/status")["pid"] == daemon.pid
+    assert daemon.stop() == 0
+
+
+def test_fluxd_ends_a_runner_that_hangs_and_its_tasks_go_on() -> None:
+    with Daemon(settings={"FLUXD__RUNNER__ANSWER_S": "1"}) as daemon:
+        daemon.write("gated.py", GATED)
+        daemon.until_known("gated")
+        run_id = daemon.trigger("gated")
+        begun(daemon, 5)
+        runner = daemon.get("/status")["runner_pid"]
+        os.kill(runner, signal.SIGSTOP)
+        daemon.wait_for_line(f"FLX-7038: the runner (pid {runner}) has not answered for 1 s", since=0)
+        daemon.wait_for_line("connected to the runner (pid", since=0)
+        open_gate(daemon)
+        tasks = daemon.wait("gated", run_id)["tasks"]
+        assert [(task["state"], task["try_number"]) for task in tasks] == [("success", 1)] * 6
+        assert sorted(word for word, *_ in journal(daemon)) == ["begin"] * 5 + ["end"] * 5

@@ -55,9 +55,9 @@ async def message(made: Launcher, command: StartAttempt) -> dict[str, Any]:
 @pytest.mark.anyio
 async def test_the_environment_is_that_of_the_contract(tmp_path: Path) -> None:
     sent = await message(launcher(tmp_path, Stored()), start())
+    assert sent["secrets"] == {"FLUX_CONN_EMBEDDED": "postgresql:///x"}
     assert sent["env"] == {
         "FLUX_HOME": str(tmp_path),
-        "FLUX_CONN_EMBEDDED": "postgresql:///x",
         "FLUX_DAG_ID": "sales",
         "FLUX_TASK_ID": "c",
         "FLUX_RUN_ID": "manual__1",

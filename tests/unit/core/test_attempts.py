@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from fluxd.core.attempts import FREE_RETRIES, FREE_RETRY_DELAY_S, FREE_RETRY_GROWTH
 from fluxd.core.commands import XCom
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, CancelRun, WaitEnded
 from tests.unit.core.dialogue import FAILED, FOR_GOOD, NOON, SKIPPED, SUCCESS, Dialogue, dag, ran_through, task
@@ -204,13 +205,46 @@ def test_a_cancelled_command_that_exits_with_0_is_cancelled() -> None:
     assert (flux.state("a"), flux.state("b"), flux.runs[1].state) == ("cancelled", "cancelled", "cancelled")
 
 
-def test_a_lost_attempt_that_never_began_does_not_count() -> None:
+def test_a_lost_attempt_that_never_began_does_not_count_and_is_tried_again_later_each_time() -> None:
     flux = Dialogue(dag(task("a", retry_delay=300.0)))
     flux.trigger()
-    flux.say(AttemptLost(1, flux.now, "its runner died before its process began", began=False))
-    assert (flux.starts(), flux.state("a"), flux.attempts[1].state) == (["a"], "queued", "lost")
-    flux.ended(2, FAILED)
+    waited = []
+    for fence in range(1, FREE_RETRIES + 1):
+        flux.say(AttemptLost(fence, flux.now, "its host hangs", began=False))
+        assert (flux.state("a"), flux.attempts[fence].state) == ("up_for_retry", "lost")
+        waited.append(until_retry(flux))
+    assert waited == [FREE_RETRY_DELAY_S * FREE_RETRY_GROWTH**number for number in range(FREE_RETRIES)]
+    flux.say(AttemptLost(FREE_RETRIES + 1, flux.now, "its host hangs", began=False))
     assert flux.state("a") == "failed"
+    assert flux.instances[(1, "a", -1)].reason == (
+        f"FLX-7030: Its process was lost {FREE_RETRIES + 1} times in a row before it began: its host hangs"
+    )
+
+
+def until_retry(flux: Dialogue) -> float:
+    """Let the delay of task `a` pass; its seconds."""
+    retry_at = flux.instances[(1, "a", -1)].retry_at
+    assert retry_at is not None
+    seconds = (retry_at - flux.now).total_seconds()
+    flux.wait(seconds)
+    return seconds
+
+
+@pytest.mark.parametrize("between", ["an end", "a loss after it began"])
+def test_the_count_of_free_retries_begins_anew_after(between: str) -> None:
+    flux = Dialogue(dag(task("a", retries=1)))
+    flux.trigger()
+    for fence in range(1, FREE_RETRIES + 1):
+        flux.say(AttemptLost(fence, flux.now, "its host hangs", began=False))
+        until_retry(flux)
+    last = FREE_RETRIES + 1
+    if between == "an end":
+        flux.ended(last, FAILED)
+    else:
+        flux.say(AttemptLost(last, flux.now, "gone"))
+    until_retry(flux)
+    flux.say(AttemptLost(last + 1, flux.now, "its host hangs", began=False))
+    assert flux.state("a") == "up_for_retry"
 
 
 def test_dagrun_timeout_cancels_what_has_not_ended_and_fails_the_run() -> None:

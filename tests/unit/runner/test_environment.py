@@ -13,11 +13,14 @@ from tests.fluxd_process import until
 def test_only_what_is_no_secret_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FLUXD__DATABASE__URL", "FLUXD_DATABASE_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK"):
         monkeypatch.setenv(name, "secret")
-    for name in ("TZ", "LC_ALL", "PYTHONPATH", "FLUX_VAR_X", "VIRTUAL_ENV"):
+    for name in ("FLUX_CONN_X", "FLUX_VAR_X", "LC_ALL", "PYTHONINSPECT", "NOTIFY_SOCKET", "LISTEN_FDS"):
+        monkeypatch.setenv(name, "secret")
+    for name in ("TZ", "PYTHONPATH", "VIRTUAL_ENV"):
         monkeypatch.setenv(name, "wanted")
     kept = clean_environment(tmp_path)
     assert "secret" not in kept.values()
-    assert {"TZ", "LC_ALL", "PYTHONPATH", "FLUX_VAR_X", "VIRTUAL_ENV", "PATH"} <= kept.keys()
+    assert {"TZ", "PYTHONPATH", "VIRTUAL_ENV", "PATH"} <= kept.keys()
+    assert kept["LANG"] == "C.UTF-8"
     assert kept["FLUX_RUNNER"] == str(tmp_path)
 
 
@@ -34,20 +37,27 @@ def test_a_process_is_known_by_its_start() -> None:
     assert not processes.alive(child.pid, seen)
 
 
-def test_whose_a_process_is() -> None:
-    def of(**env: str) -> int | None:
-        child = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], **env})
-        try:
-            until(lambda: any(processes.environ(child.pid)), "the program is executed")
-            return processes.fence_of(child.pid)
-        finally:
-            child.kill()
-            child.wait()
-
-    assert of() is None
-    assert of(FLUX_RUNNER="/x") == processes.IMPORT
-    assert of(FLUX_RUNNER="/x", FLUX_FENCE="12") == 12
-    assert processes.fence_of(2**22 + 1) is None
+def test_whose_a_process_is_whatever_it_makes_of_itself(tmp_path: Path) -> None:
+    code = (
+        "import sys, subprocess; from fluxd.runner import processes as p; n = p.mark_home(sys.argv[1])\n"
+        "for fence in (0, 12):\n    p.mark_attempt(fence)\n"
+        "    c = subprocess.Popen(['setsid', 'env', '-i', '/bin/sleep', '60'], stdout=-3, stderr=-3)\n"
+        "    print(n, c.pid)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    (number, of_none), (_, of_attempt) = (tuple(map(int, line.split())) for line in told.splitlines())
+    try:
+        assert processes.fence_of(of_none, number) == processes.IMPORT
+        assert processes.fence_of(of_attempt, number) == 12
+        assert processes.marked(number) == {of_none: processes.IMPORT, of_attempt: 12}
+        assert processes.fence_of(of_attempt, number - 1) is None, "it is of another home"
+        assert processes.fence_of(2**22 + 1, number) is None
+    finally:
+        processes.end_attempt(number, 12)
+        os.kill(of_none, 9)
+    until(lambda: not processes.marked(number), "the end of both")
 
 
 def test_the_runner_is_light() -> None:

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from fluxd.runner import records
 from fluxd.runner.records import Records
 
@@ -8,8 +10,8 @@ def test_lines_of_a_record_are_merged(tmp_path: Path) -> None:
     record = Records(str(tmp_path)).take()
     record.append({"fence": 7, "boot_id": "b"})
     record.append({"pid": 12})
-    record.append({"end": {"exit_code": 0}})
-    assert record.content() == {"fence": 7, "boot_id": "b", "pid": 12, "end": {"exit_code": 0}}
+    record.append({"seen": 0.5})
+    assert record.content() == {"fence": 7, "boot_id": "b", "pid": 12, "seen": 0.5}
     assert records.stored(str(tmp_path)) == {7: (record.name, record.content())}
 
 
@@ -55,12 +57,41 @@ def test_a_record_that_somebody_left_under_our_name_is_not_touched(tmp_path: Pat
 def test_a_record_does_not_grow_for_ever(tmp_path: Path) -> None:
     mine = Records(str(tmp_path))
     sizes = []
-    for fence in range(20):
+    for fence in range(1, 21):
         record = mine.take()
         record.append({"fence": fence})
-        record.append({"outcome": "x" * 50_000})
+        record.append({"outcome": {"state": "x" * 50_000}})
         assert record.content()["fence"] == fence
         sizes.append((tmp_path / record.name).stat().st_size)
         mine.give_back(record)
     assert max(sizes) < records.SIZE_MAX + 60_000
     assert len(list(tmp_path.iterdir())) == 1
+
+
+ABSURD = [
+    b"[1]", b"1", b"null", b"{", b"[" * 100_000,
+    *(b'{"pid":%s}' % pid for pid in (b"-1", b"0", b"1", b"true", b'"7"', b"1e3", b"99999999999999")),
+    *(b'{"entered":%s}' % pid for pid in (b"-1", b"1", b"null", b'"7"')),
+    *(b'{"seen":%s}' % moment for moment in (b"NaN", b"-1", b"1e400", b'"x"', b"null")),
+    *(b'{"started_at":%s}' % moment for moment in (b"1e300", b"[]")),
+    *(b'{"outcome":%s}' % outcome for outcome in (b"[]", b"{}", b'{"state":1}', b'{"state":"failed","error":"x"}')),
+    b'{"outcome":{"state":"success","xcoms":[["a"]]}}', b'{"outcome":{"state":"success","xcoms":7}}',
+    b'{"end":{}}', b'{"end":{"type":"ended","fence":7}}', b'{"command":[]}', b'{"log":7}', b'{"grace_s":-1}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ABSURD, ids=lambda line: line[:40].decode())
+def test_a_line_that_tells_what_cannot_be_does_not_count(tmp_path: Path, line: bytes) -> None:
+    record = Records(str(tmp_path)).take()
+    record.append({"fence": 7, "boot_id": "b"})
+    record.append_payload(line)
+    assert records.stored(str(tmp_path)) == {7: (record.name, {"fence": 7, "boot_id": "b"})}
+
+
+@pytest.mark.parametrize("fence", [b"0", b"-3", b'"7"', b"1.5", b"null", b"true", b"99999999999999999999"])
+def test_a_record_of_no_attempt_is_nobodys(tmp_path: Path, fence: bytes) -> None:
+    Records(str(tmp_path)).take().append_payload(b'{"fence":%b,"boot_id":"b"}' % fence)
+    (tmp_path / "1.1.rec").mkdir()
+    (tmp_path / "2.1.rec").symlink_to("/etc/passwd")
+    assert records.stored(str(tmp_path)) == {}
+    records.sweep(str(tmp_path))
