@@ -33,7 +33,7 @@ from fluxd.core.spec import LOCAL, WAITING_ROOM
 from fluxd.dagfiles import DagFiles
 from fluxd.doors import Doors
 from fluxd.engine import Engine
-from fluxd.errors import FluxError, Unavailable
+from fluxd.errors import FluxError, Unavailable, leaves
 from fluxd.executors.local import LocalExecutor
 from fluxd.health import Health, Sign
 from fluxd.launch import Launcher
@@ -390,15 +390,6 @@ def main() -> None:
             runner.run(Daemon(settings, interactive=interactive).serve())
     except* FluxError as errors:
         sys.exit("\n".join(f"fluxd: {error}" for error in leaves(errors)))
-
-
-def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    """The errors in a group of groups."""
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ Ranges: 1xxx writing a dag · 2xxx loading a dag file · 3xxx running a task · 
     └── Unavailable   something Flux needs is away           (HTTP 503, fluxctl 5)
 """
 
+from typing import Any
+
 
 class FluxError(Exception):
     """An error for people. `code` is `FLX-nnnn`, `message` one clear sentence; `str()` gives both."""
@@ -48,3 +50,12 @@ class Unavailable(FluxError):
     """Something that Flux needs is away."""
 
     status = 503
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    """The errors in a group of groups."""
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]

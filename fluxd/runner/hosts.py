@@ -138,6 +138,11 @@ class Hosts:
         if host.ready:
             self._hand_over(host, attempt)
 
+    def let_go(self, fence: int) -> None:
+        """No host is to start this attempt any more."""
+        for host in self.by_pid.values():
+            host.attempts.pop(fence, None)
+
     def _hand_over(self, host: Host, attempt: Process) -> None:
         record = self._attempts.write_ahead(attempt)
         if record is None:

@@ -272,8 +272,7 @@ class Runner:
             attempt = self._attempts.live.get(order["fence"])
             if attempt is None:
                 raise
-            for host in self._hosts.by_pid.values():
-                host.attempts.pop(attempt.fence, None)
+            self._hosts.let_go(attempt.fence)
             why = f"What it is to do cannot be carried out: {type(error).__name__}: {error}."
             self._attempts.never_began(attempt, "FLX-7031", "NotStarted", why, retry=False)
 
@@ -390,8 +389,7 @@ class Runner:
         if attempt.pid is not None or attempt.send is not None:
             self._attempts.kill(attempt, reason, grace_s)
             return
-        for host in self._hosts.by_pid.values():
-            host.attempts.pop(fence, None)
+        self._hosts.let_go(fence)
         why = f"The task was told to stop ({reason}) before its process began."
         self._attempts.never_began(attempt, "FLX-7013", "Killed", why)
 
