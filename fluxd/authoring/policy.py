@@ -85,7 +85,7 @@ def _check(name: str, value: Any, what: str) -> Any:
         case "retry_exponential_backoff" | "depends_on_past" | "email_on_failure" | "email_on_retry":
             return checks.boolean(value, what)
         case "executor":
-            return check_executor(value, what)
+            return check_executor(checks.text(value, what), what)
         case "email":
             return checks.texts(value, what)
         case "pool" | "queue":

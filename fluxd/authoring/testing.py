@@ -121,7 +121,8 @@ def test_task(
     `results`: what other tasks returned, by task id. Raises NotFound FLX-3013 for a task that the dag does not have.
     """
     _task(dag, task_id)
-    return _run(dag, task_id, make_given(dag, logical_date, conf), _as_xcoms(dag, results), try_number)
+    given = {**make_given(dag, logical_date, conf), "max_tries": 1 + dag.tasks[task_id].task_policy.retries}
+    return _run(dag, task_id, given, _as_xcoms(dag, results), try_number)
 
 
 def _as_xcoms(dag: "DAG", results: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:

@@ -129,7 +129,7 @@ def _try_out(
             "task_id": task_id,
             "state": outcome["state"],
             "try_number": number,
-            "reason": error.get("message"),
+            "reason": testing.reason_of(outcome),
             "xcoms": xcoms,
         }
         show.out(json.dumps(told, ensure_ascii=False, default=str))
@@ -144,7 +144,7 @@ def _try_out(
         )
     if outcome["state"] != "failed":
         return 0
-    sys.stderr.write(f"fluxctl: {task_id} failed: {error.get('message')}\n")
+    sys.stderr.write(f"fluxctl: {task_id} failed: {testing.reason_of(outcome)}\n")
     return 1
 
 
