@@ -436,7 +436,9 @@ class Oracle:
             "environment of",
             message,
         )
-        require(self.sent.setdefault(environment["FLUX_IDEMPOTENCY_KEY"], fence) == fence, "one key, two tries")
+        other = self.sent.get(environment["FLUX_IDEMPOTENCY_KEY"], fence)
+        require(other == fence or other not in tables.attempts, "one key, two tries:", other, fence)
+        self.sent[environment["FLUX_IDEMPOTENCY_KEY"]] = fence
         context = message["context"]
         require(context["max_tries"] == row.max_tries, "max_tries of", message)
         require(context["logical_date"].rstrip("Z") == run.logical_date.replace(tzinfo=None).isoformat(), message)
