@@ -67,12 +67,16 @@ def _run(command: list[str], tree: Path, seconds: float) -> "subprocess.Complete
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds)
 
 
-def judge(bug: Bug, seeds: int, units: bool) -> tuple[str, str]:
+def copied(source: Path, tree: Path) -> None:
+    for name in ("fluxd", "tests", "etc"):
+        shutil.copytree(source / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source / "pyproject.toml", tree)
+
+
+def judge(bug: Bug, source: Path, seeds: int, units: bool) -> tuple[str, str]:
     with tempfile.TemporaryDirectory(prefix="fluxd-planted-") as folder:
         tree = Path(folder)
-        for name in ("fluxd", "tests", "etc"):
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", tree)
+        copied(source, tree)
         plant(bug, tree)
         return by_simulation(tree, seeds), by_units(tree) if units else ""
 
@@ -86,15 +90,20 @@ def main() -> int:
     arguments = parser.parse_args()
     lines = ["| bug | in | the simulation | unit tests |", "| --- | --- | --- | --- |"]
     seen = caught = simulated = 0
+    # The tree as it is now: somebody may go on working in it.
+    still = tempfile.TemporaryDirectory(prefix="fluxd-still-")
+    source = Path(still.name)
+    copied(ROOT, source)
     for bug in BUGS:
         if arguments.only not in bug.name:
             continue
-        sim, units = judge(bug, arguments.seeds, not arguments.no_units)
+        sim, units = judge(bug, source, arguments.seeds, not arguments.no_units)
         seen, simulated, caught = seen + 1, simulated + bool(sim), caught + bool(sim or units)
         lines.append(f"| {bug.name} | `{bug.file}` | {_cell(sim)} | {_cell(units)} |")
         print(lines[-1], flush=True)
     summary = f"{caught} of {seen} caught, {simulated} by the simulation alone."
     print(summary)
+    still.cleanup()
     if arguments.table:
         arguments.table.write_text("\n".join([*lines, "", summary, ""]), encoding="utf-8")
     return 0 if caught == seen else 1

@@ -53,8 +53,8 @@ BUGS = (
     Bug(
         "a clear leaves the XComs",
         "core/attempts.py",
-        "    working.drop_xcoms(instance.key)\n    if instance.state is",
-        "    if instance.state is",
+        "    working.drop_xcoms(instance.key)\n    working.forget_state",
+        "    working.forget_state",
     ),
     Bug(
         "a retry leaves the XComs",
@@ -85,13 +85,13 @@ BUGS = (
         "an end is not acknowledged when it comes twice",
         "core/attempts.py",
         '''    """The process of an attempt is gone."""
-    working.command(AckAttempt(event.fence))
-    node = working.attempts.get(event.fence)
+    working.command(AckAttempt(event.fence, event.executor))
+    found = working.attempt_of(event.fence, event.executor)
 ''',
         '''    """The process of an attempt is gone."""
-    node = working.attempts.get(event.fence)
-    if node is not None:
-        working.command(AckAttempt(event.fence))
+    found = working.attempt_of(event.fence, event.executor)
+    if found is not None:
+        working.command(AckAttempt(event.fence, event.executor))
 ''',
     ),
     Bug(
@@ -101,10 +101,16 @@ BUGS = (
         "        pass\n",
     ),
     Bug(
-        "a wait that ends late is taken by the next try",
+        "a message is taken whoever it comes from",
+        "core/working_set.py",
+        "if node is None or node.attempt is None or node.attempt.executor != executor:",
+        "if node is None or node.attempt is None:",
+    ),
+    Bug(
+        "a wait is the same leg as its process",
         "core/attempts.py",
-        "if node is None or node.instance.state is not State.WAITING:",
-        "if node is None:",
+        "asked.leg + 1, WAITING_ROOM)",
+        "asked.leg, WAITING_ROOM)",
     ),
     Bug(
         "an execution_timeout starts with the queue",
@@ -140,7 +146,7 @@ BUGS = (
     Bug(
         "a kill is not repeated after a restart",
         "core/recovery.py",
-        "commands.append(KillAttempt(fence, instance.stop_reason))",
+        "commands.append(KillAttempt(fence, instance.stop_reason, executor))",
         "pass",
     ),
     Bug(
@@ -158,9 +164,8 @@ BUGS = (
     Bug(
         "none_failed waits for a success",
         "core/rules.py",
-        "    if failed:\n        return FAIL\n    return WAIT if undone else RUN\n\n\ndef _none_failed_min",
-        "    if failed:\n        return FAIL\n    if undone:\n        return WAIT\n    return RUN if success else SKIP\n\n\n"
-        "def _none_failed_min",
+        "    return WAIT if undone else RUN\n\n\ndef _none_failed_min",
+        "    return WAIT if undone else RUN if success else SKIP\n\n\ndef _none_failed_min",
     ),
     Bug(
         "one_success is skipped where all failed",
@@ -178,8 +183,8 @@ BUGS = (
     Bug(
         "every task decides about the run, not the leaves",
         "core/settle.py",
-        "for leaf in live.plan.leaves)",
-        "for leaf in range(len(live.nodes)))",
+        "for leaf in live.leaves())",
+        "for leaf in live.nodes)",
     ),
     Bug(
         "depends_on_past is content with a failure",
@@ -227,8 +232,8 @@ BUGS = (
     Bug(
         "an edit drops the ticks that are owed",
         "core/dags.py",
-        "        record_skip(working, dag, old, owed, old.latest_due(now), ",
-        "        (lambda *_: None)(working, dag, old, owed, old.latest_due(now), ",
+        "    if owed is not None and owed <= now:\n        record_skip(",
+        "    if owed is not None and owed > now:\n        record_skip(",
     ),
     Bug(
         "acts before it is saved",
@@ -236,11 +241,16 @@ BUGS = (
         "            await self._save(turn.saves)\n",
         "            await self._carry_out(turn.commands)\n            await self._save(turn.saves)\n",
     ),
-    Bug("acknowledgements are not sent", "engine.py", "            self.executor.ack(acks)\n", "            pass\n"),
+    Bug(
+        "acknowledgements are not sent",
+        "engine.py",
+        "                executor.ack(fences)\n",
+        "                pass\n",
+    ),
     Bug(
         "what was lost is not repeated after a reconnect",
         "engine.py",
-        "        await self._carry_out(self.scheduler.unsettled(known))\n",
+        "            await self._carry_out(self.scheduler.unsettled(executor, known))\n",
         "",
     ),
     Bug(
@@ -256,10 +266,10 @@ BUGS = (
         "        key = self._probe_of.get(fence)\n        if key is None and",
     ),
     Bug(
-        "the XComs of other tasks are handed on",
+        "only the first upstream hands on its XComs",
         "launch.py",
-        "for name in task.upstream if (run.number, name) in xcoms",
-        "for name in task.upstream[:1] if (run.number, name) in xcoms",
+        "for name in task.upstream if (key := (run.number, name, NOT_MAPPED)) in xcoms}",
+        "for name in task.upstream[:1] if (key := (run.number, name, NOT_MAPPED)) in xcoms}",
     ),
     Bug(
         "a turn that was refused is taken for saved",

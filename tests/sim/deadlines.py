@@ -50,7 +50,13 @@ class Deadlines:
                 self.add(now, "start", (row.key, row.fence))
             if row.state == "waiting" and (old is None or old.state != "waiting"):
                 self.add(now, "poll", (row.key, row.fence))
-        for _, run in change.runs.values():
+        for before, run in change.runs.values():
+            if before is not None and before.version_id != run.version_id:
+                for row in self.tables.by_run[run.number].values():
+                    task = self.tables.versions[run.version_id].by_id[row.task_id]
+                    if row.state == "running" and task.execution_timeout is not None and row.started_at is not None:
+                        over = row.started_at + timedelta(seconds=task.execution_timeout)
+                        self.add(max(now, over), "timeout", (row.key, row.fence))
             limit = self.tables.versions[run.version_id].dagrun_timeout
             if run.state == "running" and limit is not None and run.started_at is not None:
                 self.add(run.started_at + timedelta(seconds=limit), "run", (run.number, run.started_at))

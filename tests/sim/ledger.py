@@ -187,9 +187,12 @@ class Ledger:
         recovering: bool,
     ) -> None:
         handled = served | set(self.tables.ticks.get(dag_id, {})) | self.skipped[dag_id]
+        dates_alone = timing(before)[:3] == timing(spec)[:3]
         replaced = spec.catchup is True and ticking(spec)
         if owed is not None and owed <= now and not replaced and not recovering:
             for tick in ticks(before, owed, now) if ticking(before) else [owed]:
+                if dates_alone and not ticks(spec, tick, tick):
+                    continue  # the author took it out by the dates
                 later = cursor is not None and tick >= cursor and (not ticking(spec) or ticks(spec, tick, tick))
                 require(tick in handled or later, dag_id, "was edited and owed", tick, "which has no run and no skip")
         if not ticking(spec):

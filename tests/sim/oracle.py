@@ -184,7 +184,7 @@ class Oracle:
             soft = (old.wait or {}).get("soft_fail")
             require(old.state != "waiting" or row.state == ("skipped" if soft else "failed"), "soft_fail:", row)
         self._check_wait(old, row, now)
-        self._check_budget(decision, old, row, task, requests)
+        self._check_budget(decision, old, row, task, requests, change)
         begun = fresh and row.fence is not None and self.tables.attempts[row.fence].leg == 1
         if begun:
             require(row.try_number == (0 if old is None else old.try_number) + 1, "try number:", old, "->", row)
@@ -248,7 +248,13 @@ class Oracle:
         require(abs((row.retry_at - wanted).total_seconds()) < 1, "retry_at is not", wanted, "of", row)
 
     def _check_budget(
-        self, decision: Decision, old: Instance | None, row: Instance, task: TaskSpec, requests: list[Event]
+        self,
+        decision: Decision,
+        old: Instance | None,
+        row: Instance,
+        task: TaskSpec,
+        requests: list[Event],
+        change: Change,
     ) -> None:
         """How many tries it has: 1 + retries; after a clear as many again; one more for each that never began."""
         key = row.key
@@ -256,12 +262,17 @@ class Oracle:
         full = tries + 1 + task.retries
         if old is None:
             require(row.max_tries == 1 + task.retries, "tries of", row)
-        elif row.max_tries != self.budgets[key]:
-            lost = [
-                event
-                for event in decision.events or ()
-                if isinstance(event, AttemptLost) and event.fence == old.fence and not event.began
-            ]
+            self.budgets[key] = row.max_tries
+            return
+        lost = [
+            event
+            for event in decision.events or ()
+            if isinstance(event, AttemptLost) and event.fence == old.fence and not event.began
+        ]
+        attempt = change.attempts.get(old.fence or 0)
+        if lost and not requests and old.stop_reason is None and attempt is not None and attempt[1].state == "lost":
+            require(row.max_tries == self.budgets[key] + 1, "nothing of it ran, and it counts:", row)
+        if row.max_tries != self.budgets[key]:
             cleared = old.stop_reason == "restart" or any(isinstance(e, ClearTasks | MarkTasks) for e in requests)
             good = (cleared and row.max_tries == full) or (lost and row.max_tries == self.budgets[key] + 1)
             require(good, "tries of", row, "not", self.budgets[key], "nor", full)
