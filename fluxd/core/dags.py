@@ -62,9 +62,9 @@ def restore(working: WorkingSet, row: DagRow, past: Sequence[PastRun], newest: d
             dag.past[run.due_at] = dict(run.states)
     if not row.seen_before:
         working.move_cursor(dag, first_cursor(dag, now))
-    elif not dag.removed:
+    else:
         _mend_cursor(working, dag, max(dag.last_due_at or EPOCH, row.last_skipped or EPOCH), now)
-        if not dag.paused:
+        if not dag.paused and not dag.removed:
             skip_missed(working, dag, now, "fluxd was not running")
     working.to_advance[dag.dag_id] = dag
     return dag

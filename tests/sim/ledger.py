@@ -68,6 +68,8 @@ class Ledger:
             if self._edits[dag_id] <= 1:
                 self._account(dag_id, old, new, spec, now, sorted(made[dag_id]), skips[dag_id], begins, events)
             self.stands[dag_id] = spec
+        if events is None:
+            self._unmoved(set(change.cursors), now, specs)
         for dag_id, rows in skips.items():
             spec = specs.get(dag_id)
             for row in rows:
@@ -81,6 +83,15 @@ class Ledger:
         for dag_id in set(self.stands) - set(self.tables.dags):
             del self.stands[dag_id]
             self.skipped.pop(dag_id, None)
+
+    def _unmoved(self, moved: set[str], now: datetime, specs: dict[str, DagSpec]) -> None:
+        """A recovery: what was edited meanwhile and has its cursor where it was goes on from there."""
+        for dag_id, spec in specs.items():
+            before, entry = self.stands.get(dag_id), self.tables.dags.get(dag_id)
+            if dag_id in moved or before is None or entry is None or timing(before) == timing(spec):
+                continue
+            self._edited(dag_id, before, spec, entry.next_due_at, entry.next_due_at, set(), now, True)
+            self.stands[dag_id] = spec
 
     def _account(
         self,

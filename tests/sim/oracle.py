@@ -7,6 +7,7 @@ The oracle sees each turn when it is decided, when it is committed, and each thi
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from fluxd.core.commands import BeginWait, Reply, Turn
@@ -110,6 +111,8 @@ class Oracle:
                 self.replies[command.request] = decision
         if not decision.turn.saves:
             decision.committed = True
+            if decision.events is None:
+                self.ledger.committed(Change({}, {}, {}, {}, []), None, decision.now, self.specs)
             self._look(decision)
 
     def crashed(self) -> None:
@@ -164,7 +167,7 @@ class Oracle:
         fresh = old is None or (row.fence is not None and row.fence != old.fence)
         # A task begins, or is given up: its trigger rule must say so.
         if before in (None, "none", "restarting") or before in DONE:
-            self._check_judgement(row, task, run, before)
+            self._check_judgement(row, task, run, before, change)
         if old is not None and before == "up_for_retry" and row.state in ("scheduled", "queued") and not requests:
             require(old.retry_at is not None and now >= old.retry_at, "a retry began too early:", old, now)
         if row.state == "up_for_retry" and (old is None or old.retry_at != row.retry_at):
@@ -210,7 +213,7 @@ class Oracle:
             same = old.wait_until == row.wait_until or "none" in (old.state, row.state) or old.state in DONE
             require(same or old.stop_reason == "restart", "a deadline moved:", old, "->", row)
 
-    def _check_judgement(self, row: Instance, task: TaskSpec, run: Run, before: str | None) -> None:
+    def _check_judgement(self, row: Instance, task: TaskSpec, run: Run, before: str | None, change: Change) -> None:
         begins = row.state in ("scheduled", "queued")
         done_at_once = task.kind == "empty" and row.state == "success" and row.reason is None and before != "success"
         given_up = (row.reason or "").startswith("its trigger rule") and row.state in ("skipped", "upstream_failed")
@@ -222,6 +225,13 @@ class Oracle:
         rows = self.tables.by_run[row.run_number]
         states = [str(rows[upstream].state) for upstream in task.upstream]
         said = verdict(task.trigger_rule, states)
+        wanted = str(row.state) if given_up else "run"
+        if said != wanted:
+            # Those that ended in this very turn may have ended after it was judged.
+            late = [number for number, name in enumerate(task.upstream) if rows[name].key in change.instances]
+            for some in (some for size in range(1, len(late) + 1) for some in combinations(late, size)):
+                if verdict(task.trigger_rule, ["none" if n in some else s for n, s in enumerate(states)]) == wanted:
+                    said = wanted
         if given_up:
             require(said == row.state, "trigger rule", task.trigger_rule, states, "says", said, "not", row)
             return

@@ -221,7 +221,10 @@ class World:
             for dag_id, entry in self.tables.dags.items():
                 if not entry.paused:
                     self.ask(lambda number, dag_id=dag_id: PauseDag(number, dag_id, True))
-            await asyncio.sleep(700)
+            for _ in range(7):
+                await asyncio.sleep(100)
+                if not self.tables.live_runs:
+                    break
             self.oracle.look_at_the_clock()
             if not self.tables.live_runs:
                 return

@@ -55,6 +55,14 @@ def test_a_schedule_changed_while_fluxd_was_down_does_not_wait_for_the_tick_of_t
     assert later.cursors["d"].next_due_at == at(21)  # the clock was set back: those have their skip
 
 
+def test_a_dag_whose_file_was_away_at_the_start_ticks_when_it_is_back() -> None:
+    # It was a dag without a schedule; meanwhile it got one, and its file went.
+    flux = Dialogue(dags=[DagRow(hourly(), 1, False, None, removed=True)])
+    flux.say(DagLoaded(hourly(), 1))
+    flux.wait(3600)
+    assert dues(flux) == [at(13)]
+
+
 @pytest.mark.parametrize("start_date", [None, at(0)])
 def test_a_dag_without_a_run_yet_that_now_catches_up_loses_no_tick_it_owed(start_date: datetime | None) -> None:
     flux = Dialogue(hourly(start_date=start_date))
