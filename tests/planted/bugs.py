@@ -101,10 +101,10 @@ BUGS = (
         "        pass\n",
     ),
     Bug(
-        "a message is taken whoever it comes from",
-        "core/working_set.py",
-        "if node is None or node.attempt is None or node.attempt.executor != executor:",
-        "if node is None or node.attempt is None:",
+        "a paused dag goes on",
+        "core/live.py",
+        "return not self.paused and not self.removed and",
+        "return not self.removed and",
     ),
     Bug(
         "a wait is the same leg as its process",
@@ -256,8 +256,8 @@ BUGS = (
     Bug(
         "a wait is ended for all who wait for the same",
         "sensing.py",
-        "        probe.waiters.pop(fence, None)\n        self._probe_of",
-        "        probe.waiters.clear()\n        self._probe_of",
+        "            probe.waiters.pop(fence, None)\n",
+        "            probe.waiters.clear()\n",
     ),
     Bug(
         "a wait is never ended",

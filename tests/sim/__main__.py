@@ -60,9 +60,7 @@ def main() -> int:
     seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     hours = counts.pop("seconds", 0) / 3600
     lives = counts["lives"] + len(failed)
-    print(
-        f"{lives} seeds in {seconds:.1f} s, {cpu:.1f} s of a core ({lives / cpu:.0f} lives a second), {hours:,.0f} hours"
-    )
+    print(f"{lives} seeds in {seconds:.1f} s, {cpu:.1f} s of a core ({lives / cpu:.0f} lives/s), {hours:,.0f} h")
     print("  " + ", ".join(f"{count:,} {name}" for name, count in counts.most_common()))
     print("  faults: " + ", ".join(f"{count:,} {name}" for name, count in faults.most_common()))
     if failed:

@@ -299,6 +299,7 @@ class Oracle:
             require(set(rows) == {task.task_id for task in spec.tasks}, "tasks of a new run", run)
             if run.due_at is not None:
                 require(run.due_at <= decision.now, "a run began before it was due:", run, decision.now)
+                require(not self.tables.dags[run.dag_id].paused, "a paused dag made a run", run)
                 require(run.dag_id not in self.removed, "a removed dag made a run", run)
         if run.state == "running" and (old is None or old.state != "running"):
             live = self.tables.live_runs.values()
