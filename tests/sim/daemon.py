@@ -123,6 +123,7 @@ class Fluxd:
             self.world.crash()  # it ends, and is started again
             return
         self.up = True
+        self.world.disturbed(10)
         if not self.link.connected:
             self.link.reconnect()
         await self.engine.run()

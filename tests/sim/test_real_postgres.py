@@ -10,11 +10,11 @@ import orjson
 import pytest
 
 from fluxd.core.model import Attempt, Instance, Run
+from fluxd.store import forgotten
 from fluxd.store.database import Database
+from fluxd.store.loading import load
 from fluxd.store.queries import QUERIES
 from fluxd.store.storable import JSON_NULL
-from fluxd.store import forgotten
-from fluxd.store.loading import load
 from tests.sim.postgres import WIDTH
 from tests.sim.world import World
 
