@@ -90,6 +90,7 @@ class Fluxd:
             run_id_taken=self.persistence.run_id_taken,
             start_messages=self.launcher.messages,
             on_saved=self._saved,
+            on_loaded=lambda loaded: self.launcher.recall(loaded.with_xcoms),
             now=world.daemon_now,
         )
         self.link = Link(world, self)
@@ -113,8 +114,7 @@ class Fluxd:
             known = await self.link.open()
             await asyncio.sleep(0.05)
             self.world.server.lock(self.world.server.writer)
-            loaded = await self.engine.recover()
-            self.launcher.recall(loaded.with_xcoms)
+            await self.engine.recover()
             await self.engine.reconcile(LOCAL, known)
             await self.engine.reconcile(WAITING_ROOM, set())
         except Exception as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, Event
 from fluxd.core.model import InstanceKey
+from fluxd.core.outcome import read_outcome
 from fluxd.core.spec import LOCAL, TaskSpec
 from tests.sim.hostile import absurd_outcome
 from tests.sim.violation import require
@@ -17,10 +18,6 @@ from tests.sim.violation import require
 if TYPE_CHECKING:
     from tests.sim.daemon import Fluxd
     from tests.sim.world import World
-
-
-# Only a daemon that contains what a turn raises can be told anything: what an absurd outcome raises ends this one.
-HOSTILE = False
 
 
 @dataclass(slots=True)
@@ -66,8 +63,8 @@ class Runner:
         """How the process would end if nobody ended it."""
         rng = self.world.rng
         usage = {"user_s": 0.5}
-        if HOSTILE and self.world.chance("hostile outcome", 0.4):
-            return {"exit_code": 0, "outcome": absurd_outcome(rng)}
+        if self.world.chance("hostile outcome", 0.4):
+            return {"exit_code": 0, "outcome": read_outcome(absurd_outcome(rng))}
         if task.kind == "sensor" and rng.random() < 0.8:
             return {"exit_code": 0, "outcome": {"state": "waiting", "wait": self.world.new_wait()}}
         kind = rng.choices(("success", "failed", "no retry", "skipped", "exit", "signal"), (14, 4, 1, 1.5, 1, 1))[0]

@@ -15,7 +15,7 @@ FIXED = 600
 FRESH = 400
 SLICES = 10
 # What earlier versions failed on.
-REMEMBERED = (11436, 17787, 103550, 110330, 134010)
+REMEMBERED = (11436, 17787, 103550, 110330, 134010, 70355, 70485)
 
 
 def lives(first: int, count: int) -> None:
