@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test check sim bench clean
+.PHONY: run test check sim planted bench clean
 
 run: $(STAMP)
 	@$(BIN)/fluxd --dags etc/dags
@@ -20,7 +20,11 @@ check: $(STAMP)
 	$(BIN)/pytest tests/test_tidy.py
 
 sim: $(STAMP)
-	$(BIN)/python -m tests.sim --seeds 20000
+	$(BIN)/python -m tests.sim --seeds $(or $(N),20000) $(if $(SEED),--start $(SEED))
+
+# Forty bugs put in on purpose, one after the other: who catches each?
+planted: $(STAMP)
+	$(BIN)/python -m tests.planted
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench

@@ -143,6 +143,7 @@ class Daemon:
             run_id_taken=self.persistence.run_id_taken,
             start_messages=self.launcher.messages,
             on_saved=self._saved,
+            on_loaded=lambda loaded: self.launcher.recall(loaded.with_xcoms),
         )
         for sign in self._signs():
             self.health.expect(sign)
@@ -201,7 +202,6 @@ class Daemon:
 
     async def _recover(self, known: set[int]) -> None:
         loaded = await self.engine.recover()
-        self.launcher.recall(loaded.with_xcoms)
         await self.engine.reconcile(LOCAL, known)
         await self.engine.reconcile(WAITING_ROOM, set())  # nothing is polled for yet
         snapshot = loaded.snapshot

@@ -29,8 +29,7 @@ from fluxd.store.quarantine import Evidence, cause
 
 # An idle engine looks up this often: that the loop comes round is its sign of life.
 LOOK_S = 5.0
-RECOVERY_FIRST_S = 1.0
-RECOVERY_MAX_S = 30.0
+RECOVERY_FIRST_S, RECOVERY_MAX_S = 1.0, 30.0
 
 
 def utc_now() -> datetime:
@@ -59,9 +58,10 @@ class Engine:
         start_messages: Callable[[list[StartAttempt]], Awaitable[list[dict[str, Any]]]],
         on_saved: Callable[[Saves], None],
         now: Callable[[], datetime] = utc_now,
+        on_loaded: Callable[[Loaded], None] = lambda loaded: None,
         contain: Containment | None = None,
     ) -> None:
-        """`contain`: who mends a turn that raised; without one, what a turn raises comes out of `run`."""
+        """`on_loaded` hears what a recovery has read; `contain` mends a turn that raised: without one `run` raises it."""
         self.scheduler = scheduler
         self.executors: dict[str, Executor] = {}  # by the name that attempts know them by
         self.waiting: Waiting
@@ -71,6 +71,7 @@ class Engine:
         self._start_messages = start_messages
         self._on_saved = on_saved
         self._now = now
+        self._on_loaded = on_loaded
         self._inbox: list[Event] = []
         self._woken = asyncio.Event()
         self._turned = asyncio.Event()
@@ -146,6 +147,7 @@ class Engine:
         if self._interrupted:
             self.scheduler.handle([Interrupt(0)], self._now())
         assert found.loaded is not None
+        self._on_loaded(found.loaded)  # what its first turn starts is to know what others handed on
         await self._act(found.turn)
         await self._carry_out(found.commands)
         return found.loaded

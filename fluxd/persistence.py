@@ -232,6 +232,8 @@ class Persistence:
         try:
             async with answering(conn, seconds):
                 yield conn
+        except PASSING as error:  # it says no to this statement only: whoever asked may ask again
+            raise in_words(error, self.db.url) from error
         except asyncpg.PostgresError as error:
             if error.sqlstate == TAKEN_STATE:
                 raise Refused("FLX-5044", "Another fluxd has taken this database: this one writes no more.") from error

@@ -24,6 +24,11 @@ PAUSE_MIN_S = 0.01
 INTERVAL_MAX_S = 3600.0
 
 
+def utc_now() -> datetime:
+    """The wall clock. The simulation passes one of its own."""
+    return datetime.now(UTC)
+
+
 @dataclass
 class Probe:
     """One thing that is waited for, and all who wait for it."""
@@ -41,8 +46,15 @@ class Sensing:
     """Polls for waiting instances and posts `WaitEnded`."""
 
     def __init__(
-        self, post: Callable[[Event], None], *, poke_timeout_s: float, pokes_at_once: int, xcom_max_kb: int
+        self,
+        post: Callable[[Event], None],
+        *,
+        poke_timeout_s: float,
+        pokes_at_once: int,
+        xcom_max_kb: int,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
+        self._now = now
         self._post = post
         self._xcom_max_kb = xcom_max_kb
         self._timeout_s = poke_timeout_s
@@ -64,7 +76,7 @@ class Sensing:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # A request as no child of ours writes it: its task fails, nobody else is hurt.
             reason = f"FLX-3045: the request of the sensor cannot be read ({type(error).__name__}: {error})"
-            self._post(WaitEnded(command.fence, "failed", datetime.now(UTC), (), reason))
+            self._post(WaitEnded(command.fence, "failed", self._now(), (), reason))
 
     def _begin(self, command: BeginWait) -> None:
         request = command.request
@@ -157,4 +169,4 @@ class Sensing:
         probe.waiters.pop(fence, None)
         self._probe_of.pop(fence, None)
         xcoms = () if value is None else (("return_value", value),)
-        self._post(WaitEnded(fence, state, datetime.now(UTC), xcoms, error))
+        self._post(WaitEnded(fence, state, self._now(), xcoms, error))

@@ -50,9 +50,11 @@ def _timetable(spec: DagSpec) -> tuple[Timetable, str | None]:
         return NO_TIMETABLE, str(error)
 
 
-def restore(working: WorkingSet, row: DagRow, past: Sequence[PastRun], now: datetime) -> Dag:
-    """A dag from the database, at start, with what is known of its finished scheduled runs."""
+def restore(working: WorkingSet, row: DagRow, past: Sequence[PastRun], newest: datetime | None, now: datetime) -> Dag:
+    """A dag from the database, at start, with what is known of its finished scheduled runs; `newest`: the newest tick
+    that has a live one."""
     dag = _remember(working, row)
+    dag.last_due_at = newest
     for run in past:
         dag.last_due_at = max(dag.last_due_at or run.due_at, run.due_at)
         dag.last_logical_date = max(dag.last_logical_date or run.logical_date, run.logical_date)
@@ -60,22 +62,29 @@ def restore(working: WorkingSet, row: DagRow, past: Sequence[PastRun], now: date
             dag.past[run.due_at] = dict(run.states)
     if not row.seen_before:
         working.move_cursor(dag, first_cursor(dag, now))
-    elif not dag.removed:
-        _mend_cursor(working, dag, now)
-        if not dag.paused:
+    else:
+        _mend_cursor(working, dag, max(dag.last_due_at or EPOCH, row.last_skipped or EPOCH), now)
+        if not dag.paused and not dag.removed:
             skip_missed(working, dag, now, "fluxd was not running")
     working.to_advance[dag.dag_id] = dag
     return dag
 
 
-def _mend_cursor(working: WorkingSet, dag: Dag, now: datetime) -> None:
-    """The schedule, or the rules of its zone, may have changed since the cursor was stored: it must stand on a tick."""
+def _mend_cursor(working: WorkingSet, dag: Dag, handled: datetime, now: datetime) -> None:
+    """The schedule, or the rules of its zone, may have changed since the cursor was stored: it must stand on a tick.
+
+    `handled`: the newest tick that has a run or a skip.
+    """
     due, timetable = dag.next_due_at, dag.timetable
-    handled = dag.last_due_at or EPOCH
     if due is None:
         due = timetable.due_after(max(now, handled))
         if due is not None:
             working.move_cursor(dag, due)
+    elif due > now and timetable.ticks is not None:
+        # The new schedule may have ticks before the one that the old one would have had next.
+        first = timetable.due_after(max(now, handled))
+        if first != due:
+            working.move_cursor(dag, first)
     elif dag.trouble is None and not timetable.is_due(due):
         if due <= now:
             record_skip(working, dag, timetable, due, due, "the dag's schedule was changed")
@@ -110,8 +119,9 @@ def _change_ticks(working: WorkingSet, dag: Dag, old: Timetable, now: datetime) 
     """
     owed = dag.next_due_at
     if owed is not None and owed <= now and dag.spec.catchup is True and dag.timetable.ticks is not None:
-        handled = dag.last_due_at
-        working.move_cursor(dag, first_cursor(dag, now) if handled is None else dag.timetable.due_after(handled))
+        # From the end of the last stretch that has a run or a skip, or that nobody owes: so no time is left out.
+        stood = old.due_before(owed) or owed - MICROSECOND
+        working.move_cursor(dag, dag.timetable.due_after(max(stood, dag.last_due_at or stood)))
         return
     if owed is not None and owed <= now:
         record_skip(working, dag, old, owed, old.latest_due(now), "the dag's schedule was changed")

@@ -23,17 +23,19 @@ class Lanes:
         self._serial = 0
 
     def add(self, node: Node) -> None:
+        """A task is ready, or its pool, slots or priority were edited while it was: its old entry counts no more."""
         self._serial += 1
         task, run = node.task, node.live.run
         entry = (-task.priority_weight, run.number, node.index, self._serial, node)
-        heappush(self._lanes.setdefault((task.pool, task.pool_slots, run.dag_id), []), entry)
+        heappush(self._lanes.setdefault(_lane_of(node), []), entry)
 
     def head(self, key: LaneKey) -> Entry | None:
         """The first of a lane that is still ready; entries that have moved on are dropped here."""
         lane = self._lanes.get(key)
         while lane:
             node = lane[0][4]
-            if node.instance.state is State.SCHEDULED:
+            stands = _lane_of(node) == key and lane[0][0] == -node.task.priority_weight
+            if stands and node.instance.state is State.SCHEDULED:
                 return lane[0]
             heappop(lane)
         if lane is not None:
@@ -49,6 +51,10 @@ class Lanes:
     def keys(self) -> list[LaneKey]:
         """The lanes that somebody may stand in."""
         return list(self._lanes)
+
+
+def _lane_of(node: Node) -> LaneKey:
+    return node.task.pool, node.task.pool_slots, node.live.run.dag_id
 
 
 class Usage:

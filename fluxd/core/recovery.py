@@ -31,8 +31,12 @@ def recover(working: WorkingSet, snapshot: Snapshot, now: datetime) -> None:
     past: dict[str, list[PastRun]] = defaultdict(list)
     for ended in snapshot.past:
         past[ended.dag_id].append(ended)
+    newest: dict[str, datetime] = {}  # the newest tick that has a live run
+    for live in snapshot.runs:
+        if live.due_at is not None:
+            newest[live.dag_id] = max(live.due_at, newest.get(live.dag_id, live.due_at))
     for row in snapshot.dags:
-        restore(working, row, past[row.spec.dag_id], now)
+        restore(working, row, past[row.spec.dag_id], newest.get(row.spec.dag_id), now)
     rows: dict[int, list[Instance]] = defaultdict(list)
     for instance in snapshot.instances:
         rows[instance.run_number].append(instance.snapshot())
@@ -40,7 +44,7 @@ def recover(working: WorkingSet, snapshot: Snapshot, now: datetime) -> None:
         dag = working.dags.get(run.dag_id)
         spec = snapshot.versions.get(run.version_id) or (dag.spec if dag is not None else DagSpec(run.dag_id))
         if dag is None:
-            dag = restore(working, DagRow(spec, run.version_id, False, None, removed=True), (), now)
+            dag = restore(working, DagRow(spec, run.version_id, False, None, removed=True), (), None, now)
         _restore_run(working, LiveRun(run.snapshot(), spec, working.plan(run.version_id, spec), dag, rows[run.number]))
     for attempt in sorted(snapshot.attempts, key=lambda attempt: attempt.fence):
         node = working.find((attempt.run_number, attempt.task_id, attempt.map_index))

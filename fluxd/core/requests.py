@@ -139,6 +139,11 @@ def _take_newest(working: WorkingSet, live: LiveRun) -> str | None:
     live.run.version_id = dag.version_id
     working.touch_run(live)
     working.watch_run(live)
+    for node in live.nodes:
+        if node.instance.state is State.SCHEDULED:
+            working.lanes.add(node)  # its pool, slots or priority may be others now
+        elif node.instance.state is State.RUNNING:
+            working.watch_attempt(node)
     return "The run goes on with the newest version of the dag."
 
 

@@ -12,6 +12,7 @@ class DagRow:
     """A dag as the database has it, for recovery.
 
     `seen_before`: its timetable has stood somewhere: it has a next tick, a scheduled run or a skip; if not, it begins.
+    `last_skipped`: the newest tick that was skipped.
     """
 
     spec: DagSpec
@@ -20,6 +21,7 @@ class DagRow:
     next_due_at: datetime | None
     seen_before: bool = True
     removed: bool = False
+    last_skipped: datetime | None = None
 
 
 @dataclass(slots=True)

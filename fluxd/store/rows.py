@@ -16,6 +16,7 @@ def dag(row: Any) -> DagRow:
         next_due_at=row["next_due_at"],
         seen_before=row["seen_before"],
         removed=row["removed"],
+        last_skipped=row["last_skipped"],
     )
 
 

@@ -1,12 +1,18 @@
-"""`python -m tests.sim --seeds N [--start S] [--replay SEED]`: many lives of the scheduler, and what went wrong."""
+"""`python -m tests.sim --seeds N [--start S] [--replay SEED]`: many lives of the daemon, and what went wrong."""
 
 import argparse
 import sys
 import time
 import traceback
 from collections import Counter
+from datetime import date
 
 from tests.sim.world import World
+
+
+def seed_of_the_day(day: date) -> int:
+    """The first of the seeds that are fresh on this day."""
+    return day.toordinal() * 10_000
 
 
 def live(seed: int, traced: bool = False) -> World:
@@ -14,7 +20,7 @@ def live(seed: int, traced: bool = False) -> World:
     world = World(seed, traced)
     try:
         world.live()
-    except Exception as error:
+    except BaseException as error:
         error.add_note(f"replay with: python -m tests.sim --replay {seed}")
         raise
     return world
@@ -23,8 +29,9 @@ def live(seed: int, traced: bool = False) -> World:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=2000, help="how many lives")
-    parser.add_argument("--start", type=int, default=1, help="the first seed")
+    parser.add_argument("--start", type=int, help="the first seed (default: fresh ones of today)")
     parser.add_argument("--replay", type=int, help="one seed only, with the whole story of its failure")
+    parser.add_argument("--first", action="store_true", help="stop at the first failure")
     arguments = parser.parse_args()
     if arguments.replay is not None:
         world = live(arguments.replay, traced=True)
@@ -33,22 +40,27 @@ def main() -> int:
     counts: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     failed: list[int] = []
-    began = time.perf_counter()
-    for seed in range(arguments.start, arguments.start + arguments.seeds):
+    start = seed_of_the_day(date.today()) if arguments.start is None else arguments.start
+    print(f"{arguments.seeds} seeds from {start} on", flush=True)
+    began, worked = time.perf_counter(), time.process_time()
+    for seed in range(start, start + arguments.seeds):
         try:
             world = live(seed)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             failed.append(seed)
             if len(failed) <= 5:
                 traceback.print_exception(error)
+            if arguments.first:
+                break
         else:
             counts += world.counts
             faults += world.faults
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     hours = counts.pop("seconds", 0) / 3600
-    print(
-        f"{arguments.seeds} seeds in {seconds:.1f} s ({arguments.seeds / seconds:.0f}/s), {hours:,.0f} simulated hours"
-    )
+    lives = counts["lives"] + len(failed)
+    print(f"{lives} seeds in {seconds:.1f} s, {cpu:.1f} s of a core ({lives / cpu:.0f} lives/s), {hours:,.0f} h")
     print("  " + ", ".join(f"{count:,} {name}" for name, count in counts.most_common()))
     print("  faults: " + ", ".join(f"{count:,} {name}" for name, count in faults.most_common()))
     if failed:

@@ -16,6 +16,8 @@ SCHEDULES = (
     Schedule("cron", "0 * * * *"),
     Schedule("cron", "*/7 1-4 * * *"),
     Schedule("cron", "30 2 * * *"),
+    Schedule("cron", "15,45 2,3 * * 6,0"),
+    Schedule("cron", "0 */2 * * *"),
     Schedule("interval", None, 900.0),
     Schedule("interval", None, 3600.0),
 )
@@ -71,7 +73,25 @@ def random_dag(rng: Random, dag_id: str, start: datetime) -> DagSpec:
 def edited(rng: Random, spec: DagSpec, start: datetime) -> DagSpec:
     """The same dag after its author has worked on it: other tasks, another schedule, or only other limits."""
     other = random_dag(rng, spec.dag_id, start)
-    match rng.randrange(4):
+    tasks = tuple(task for task in spec.tasks if task.task_id != "t90") or spec.tasks
+    match rng.randrange(8):
+        case 4:
+            return replace(spec, catchup=rng.choice(CATCHUPS))
+        case 5:
+            return replace(spec, tasks=(*tasks, random_task(rng, 90, [task.task_id for task in tasks], False)))
+        case 6:
+            leaf = tasks[-1].task_id  # nobody waits for the last one
+            return replace(spec, tasks=tuple(task for task in tasks if task.task_id != leaf) or tasks)
+        case 7:
+            one = rng.randrange(len(tasks))
+            changed = replace(
+                tasks[one],
+                retries=rng.choice((0, 1, 3)),
+                pool=rng.choice(POOLS),
+                retry_delay=rng.choice((0.0, 30.0, 300.0)),
+                execution_timeout=rng.choice((None, 60.0, 400.0)),
+            )
+            return replace(spec, tasks=(*tasks[:one], changed, *tasks[one + 1 :]))
         case 0:
             return replace(spec, tasks=other.tasks)
         case 1:

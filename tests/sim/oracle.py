@@ -1,204 +1,533 @@
-"""The rules that nothing may break, checked from the saved rows and not from what the scheduler believes.
+"""The rules that nothing may break, checked from the saved rows and from what the world did, not from what the
+scheduler believes.
 
-Trigger rules are said here a second time, in other words than in the core, so that one mistake is not made twice.
+The oracle sees each turn when it is decided, when it is committed, and each thing that the daemon does after it.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
-from fluxd.core.commands import StartAttempt, Turn
+from fluxd.core.commands import BeginWait, Reply, Turn
+from fluxd.core.events import (
+    AttemptEnded,
+    AttemptLost,
+    ClearTasks,
+    DagLoaded,
+    DagRemoved,
+    Event,
+    MarkTasks,
+    PoolSet,
+    WaitEnded,
+)
 from fluxd.core.live import LiveRun
-from fluxd.core.model import Instance, InstanceKey, Run
+from fluxd.core.model import Attempt, Instance, InstanceKey, Run
 from fluxd.core.scheduler import Scheduler
-from fluxd.core.spec import DagSpec
-from fluxd.core.states import FINISHED, OCCUPYING, RunState, State
-from fluxd.core.timetable import make_timetable
-from tests.sim.database import Database, require
+from fluxd.core.snapshot import Snapshot
+from fluxd.core.spec import DagSpec, TaskSpec
+from fluxd.store.storable import JSON_NULL
+from tests.sim import results
+from tests.sim.deadlines import Deadlines
+from tests.sim.ledger import Ledger
+from tests.sim.rules import ATTEMPT_LIVE, DONE, HOLDS_SLOT, RUN_DONE, retry_delay, verdict
+from tests.sim.tables import Change
+from tests.sim.violation import require
 
-BAD = frozenset({State.FAILED, State.UPSTREAM_FAILED, State.CANCELLED})
-SKIPPED = frozenset({State.SKIPPED, State.REMOVED})
-JUDGED = FINISHED | {State.NONE, State.RESTARTING}
+if TYPE_CHECKING:
+    from tests.sim.daemon import Fluxd
+    from tests.sim.world import World
 
-
-def may_run(rule: str, states: list[State]) -> bool:
-    """Whether a task may start whose upstreams are in these states."""
-    if not states or rule == "always":
-        return True
-    all_done = all(state in FINISHED for state in states)
-    success = any(state is State.SUCCESS for state in states)
-    failed = any(state in BAD for state in states)
-    skipped = any(state in SKIPPED for state in states)
-    match rule:
-        case "one_success":
-            return success
-        case "one_failed":
-            return failed
-        case "one_done":
-            return success or failed
-        case "all_done":
-            return all_done
-        case "all_success":
-            return all(state is State.SUCCESS for state in states)
-        case "all_failed":
-            return all(state in BAD for state in states)
-        case "all_skipped":
-            return all(state in SKIPPED for state in states)
-        case "none_failed":
-            return all_done and not failed
-        case "none_failed_min_one_success":
-            return all_done and not failed and success
-        case "none_skipped":
-            return all_done and not skipped
-        case _:
-            raise ValueError(rule)
+IN_TIME_S = 2.0
 
 
-def check_turn(
-    db: Database,
-    turn: Turn,
-    olds: dict[InstanceKey, Instance | None],
-    ran: set[int],
-    specs: dict[str, DagSpec],
-    parallelism: int,
-) -> None:
-    """What a turn has saved. `olds`: the rows before it; `ran`: the runs that ran before; `specs`: the newest."""
-    for row in turn.saves.instances:
-        old = olds[row.key]
-        if old is None or old.state in JUDGED:
-            _check_judgement(db, row)
-    starts = [command for command in turn.commands if isinstance(command, StartAttempt)]
-    if starts:
-        _check_limits(db, starts, specs, parallelism)
-    for run in turn.saves.runs:
-        if run.state is RunState.RUNNING and run.number not in ran and run.dag_id in specs:
-            running = sum(
-                live.dag_id == run.dag_id and live.state is RunState.RUNNING for live in db.live_runs.values()
-            )
-            require(running <= specs[run.dag_id].max_active_runs, running, "runs of", run.dag_id)
-        if run.state in (RunState.SUCCESS, RunState.FAILED, RunState.CANCELLED):
-            rows = db.by_run[run.number].values()
-            require(all(row.state in FINISHED for row in rows), "a run ended before its tasks:", run)
+@dataclass
+class Decision:
+    """A turn on its way: what went in, what came out, and whether it is saved."""
+
+    scheduler: Scheduler
+    events: list[Event] | None  # None: a recovery
+    now: datetime
+    turn: Turn
+    committed: bool = False
 
 
-def _check_judgement(db: Database, row: Instance) -> None:
-    """A task began, or was given up: its trigger rule must say so."""
-    run = db.runs[row.run_number]
-    spec = db.versions[run.version_id]
-    task = spec.by_id[row.task_id]
-    begins = row.state in (State.SCHEDULED, State.QUEUED)
-    done_at_once = task.kind == "empty" and row.state is State.SUCCESS and row.reason is None
-    given_up = (row.reason or "").startswith("its trigger rule")
-    if not (begins or done_at_once or given_up):
-        return
-    rows = db.by_run[row.run_number]
-    states = [rows[upstream].state for upstream in task.upstream]
-    allowed = may_run(task.trigger_rule, states)
-    require(allowed is not given_up, "trigger rule", task.trigger_rule, "broken:", row, states)
-    if given_up:
-        return
-    require(run.state is RunState.RUNNING or row.state is State.SUCCESS, "a task began in", run)
-    if task.depends_on_past and run.due_at is not None:
-        _check_past(db, row, run.dag_id, run.due_at)
+class Oracle:
+    """Everything is checked as it happens."""
 
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.tables = world.tables
+        self.deadlines = Deadlines(world)
+        self.ledger = Ledger(world)
+        self.turns = 0
+        self.decision: Decision | None = None
+        self.specs: dict[str, DagSpec] = {}  # as the scheduler knows them
+        self.removed: set[str] = set()
+        self.pools: dict[str, int] = {}
+        self.budgets: dict[InstanceKey, int] = {}
+        self.waits_from: dict[InstanceKey, datetime] = {}  # sensors: the first wait of this go
+        self.xcoms: dict[InstanceKey, dict[str, Any]] = {}  # what must be there
+        self.replies: dict[int, Decision] = {}  # request number -> the turn that answers it
+        self.wait_ended = 0.0
+        self.sent: dict[str, int] = {}  # idempotency key -> fence
 
-def _check_past(db: Database, row: Instance, dag_id: str, due_at: datetime) -> None:
-    before = max((due for dag, due in db.ticks if dag == dag_id and due < due_at), default=None)
-    if before is None:
-        return
-    other = db.by_run[db.ticks[(dag_id, before)]].get(row.task_id)
-    require(other is None or other.state in (State.SUCCESS, State.SKIPPED), "it depends on its past:", row, other)
+    # -- turns ----------------------------------------------------------------------------------------------------
 
+    def recovered(self, scheduler: Scheduler, snapshot: Snapshot, now: datetime, turn: Turn) -> None:
+        before = dict(self.specs)
+        self.specs = {row.spec.dag_id: row.spec for row in snapshot.dags}
+        self.removed = {row.spec.dag_id for row in snapshot.dags if row.removed}
+        self.pools = dict(snapshot.pools)
+        self._decided(Decision(scheduler, None, now, turn), before)
 
-def _check_limits(db: Database, starts: Iterable[StartAttempt], specs: dict[str, DagSpec], parallelism: int) -> None:
-    total = 0
-    pools: Counter[str] = Counter()
-    dags: Counter[str] = Counter()
-    for number, run in db.live_runs.items():
-        spec = db.versions[run.version_id]
-        for row in db.by_run[number].values():
-            if row.state in OCCUPYING:
-                total += 1
-                pools[spec.by_id[row.task_id].pool] += spec.by_id[row.task_id].pool_slots
-                dags[run.dag_id] += 1
-    require(total <= parallelism, total, "of", parallelism, "places taken")
-    for start in starts:
-        run, row = start.run, start.instance
-        saved = db.instances[row.key]
-        require(saved == row and saved.state is State.QUEUED and saved.fence == start.fence, "start before save", row)
-        require(not run.cancelling, "a start in a run that is being cancelled:", row)
-        pinned = db.versions[run.version_id]
-        pool = pinned.by_id[row.task_id].pool
-        require(pools[pool] <= db.pools[pool], pools[pool], "slots taken of pool", pool, db.pools[pool])
-        limit = specs.get(run.dag_id, pinned).max_active_tasks
-        require(dags[run.dag_id] <= limit, dags[run.dag_id], "tasks of", run.dag_id, "run, its limit is", limit)
+    def decided(self, scheduler: Scheduler, events: list[Event], now: datetime, turn: Turn) -> None:
+        before = dict(self.specs)
+        edits: Counter[str] = Counter()
+        for event in events:
+            match event:
+                case DagLoaded():
+                    self.specs[event.spec.dag_id] = event.spec
+                    self.removed.discard(event.spec.dag_id)
+                    edits[event.spec.dag_id] += 1
+                case DagRemoved():
+                    self.removed.add(event.dag_id)
+                case PoolSet():
+                    self.pools[event.name] = event.slots
+                case AttemptEnded() | AttemptLost():
+                    self.deadlines.add(now, "ack", event.fence)
+        self._decided(Decision(scheduler, events, now, turn), before, edits)
 
+    def _decided(self, decision: Decision, before: dict[str, DagSpec], edits: Counter[str] | None = None) -> None:
+        require(self.decision is None or self.decision.committed, "a turn was decided before the last one was saved")
+        self.turns += 1
+        if self.world.traced:
+            self.world.digest.update(repr((self.world.clock_time(), decision.turn)).encode())
+        self.ledger.decided(before, edits or Counter(), decision.events, decision.now)
+        self.decision = decision
+        for command in decision.turn.commands:
+            if isinstance(command, Reply):
+                self.replies[command.request] = decision
+        if not decision.turn.saves:
+            decision.committed = True
+            if decision.events is None:
+                self.ledger.committed(Change({}, {}, {}, {}, []), None, decision.now, self.specs)
+            self._look(decision)
 
-def check_ticks(
-    turn: Turn,
-    spec: DagSpec,
-    newest: DagSpec,
-    owed: datetime,
-    now: datetime,
-    edited: bool,
-    new: Iterable[Run],
-    handled: datetime,
-) -> None:
-    """A cursor that moves on leaves one run or one skip for each tick it passes.
+    def crashed(self) -> None:
+        self.decision = None
+        self.replies.clear()
 
-    `new`: the new scheduled runs; `handled`: the newest tick that has a run.
-    """
-    dag_id = spec.dag_id
-    cursor = next(cursor for cursor in turn.saves.cursors if cursor.dag_id == dag_id)
-    if cursor.forgotten or cursor.next_due_at == owed:
-        return
-    timetable = make_timetable(spec)
-    made = [run.due_at for run in new if run.dag_id == dag_id]
-    skipped = sum(skip.count for skip in turn.saves.skips if skip.dag_id == dag_id)
-    if edited:
-        until = timetable.latest_due(now) if owed <= now else None
-        expected = 0 if until is None or until < owed else timetable.count(owed, until)
-        served = skipped + len(made)
-        # An edit of the dates alone keeps the ticks within the new dates, and only those.
-        still_owed = (
-            len({(spec.schedule, spec.timezone, spec.dst), (newest.schedule, newest.timezone, newest.dst)}) == 1
-        )
-        after = make_timetable(newest)
-        if newest.catchup is True and after.ticks is not None and not still_owed:
-            first = after.due_after(handled) if handled >= owed else after.due_from(owed)
-            went_on = first is None or made or (cursor.next_due_at is not None and cursor.next_due_at <= first)
-            require(went_on, dag_id, "catches up and was edited; it owes", first, "and goes on at", cursor.next_due_at)
+    def committed(self, change: Change) -> None:
+        decision = self.decision
+        require(decision is not None, "a commit that no turn asked for")
+        assert decision is not None
+        if decision.committed:
+            changed = change.runs or change.instances or change.attempts or change.skips
+            moved = [old for old, new in change.cursors.values() if old != new]
+            require(not changed and not moved, "saved twice, it has another effect:", change)
             return
-        require(
-            still_owed or served >= expected, dag_id, "was edited and owed", expected, "ticks,", served, "were served"
+        decision.committed = True
+        touched = {key[0] for key in change.instances} | set(change.runs)
+        for fence, (old, new) in change.attempts.items():
+            results.check_attempt(decision, old, new, self.tables, fence)
+            if old is not None and old.state == "waiting":
+                self.wait_ended = self.world.clock_time()
+        for old_row, row in change.instances.values():
+            self._check_row(decision, old_row, row, change)
+        for old_run, run in change.runs.values():
+            self._check_run(decision, old_run, run, change)
+        for number in touched & set(self.tables.runs):
+            self._check_idle(number, decision)
+        self._check_limits(decision, change)
+        self._check_xcoms(decision, change)
+        self.ledger.committed(change, decision.events, decision.now, self.specs)
+        self.deadlines.committed(change, decision.now)
+        self._look(decision)
+
+    def _look(self, decision: Decision) -> None:
+        self.deadlines.check()
+        if self.world.rng.random() < 0.08:
+            check_working_set(self.tables, decision.scheduler)
+            check_explained(self.tables, decision.scheduler, decision.now)
+
+    def look_at_the_clock(self) -> None:
+        self.deadlines.check()
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def task(self, row: Instance) -> TaskSpec:
+        return self.tables.versions[self.tables.runs[row.run_number].version_id].by_id[row.task_id]
+
+    def _check_row(self, decision: Decision, old: Instance | None, row: Instance, change: Change) -> None:
+        task, run, now = self.task(row), self.tables.runs[row.run_number], decision.now
+        requests = results.requests_on(decision, row.run_number)
+        before = None if old is None else str(old.state)
+        fresh = old is None or (row.fence is not None and row.fence != old.fence)
+        # A task begins, or is given up: its trigger rule must say so.
+        if before in (None, "none", "restarting") or before in DONE:
+            self._check_judgement(row, task, run, before, change)
+        if old is not None and before == "up_for_retry" and row.state in ("scheduled", "queued") and not requests:
+            require(old.retry_at is not None and now >= old.retry_at, "a retry began too early:", old, now)
+        if row.state == "up_for_retry" and (old is None or old.retry_at != row.retry_at):
+            self._check_retry_at(decision, old, row, task)
+        if row.stop_reason == "timeout" and (old is None or old.stop_reason != "timeout"):
+            limit = task.execution_timeout
+            begun = row.started_at
+            require(
+                limit is not None and begun is not None and now >= begun + timedelta(seconds=limit),
+                "timed out too early:",
+                row,
+                now,
+            )
+        reason = row.reason or ""
+        if reason.startswith("FLX-3505") and (old is None or old.reason != reason):
+            require(old is not None and old.wait_until is not None and now >= old.wait_until, "gave up early:", row)
+            soft = (old.wait or {}).get("soft_fail")
+            require(old.state != "waiting" or row.state == ("skipped" if soft else "failed"), "soft_fail:", row)
+        self._check_wait(old, row, now)
+        self._check_budget(decision, old, row, task, requests, change)
+        begun = fresh and row.fence is not None and self.tables.attempts[row.fence].leg == 1
+        if begun:
+            require(row.try_number == (0 if old is None else old.try_number) + 1, "try number:", old, "->", row)
+            require(row.state == "queued", "a try is born", row)
+        elif old is not None:
+            require(row.try_number == old.try_number, "try number without a try:", old, "->", row)
+        results.check_instance(decision, old, row, task, change, self.budgets.get(row.key, 0))
+
+    def _check_wait(self, old: Instance | None, row: Instance, now: datetime) -> None:
+        """The time of a wait is counted from its first beginning, and a cleared sensor has its whole time again."""
+        key = row.key
+        if row.state == "none" or (old is not None and old.state in DONE and row.state not in DONE):
+            self.waits_from.pop(key, None)
+        if row.state == "waiting" and (old is None or old.state != "waiting"):
+            self.waits_from.setdefault(key, now)
+            timeout = (row.wait or {}).get("timeout")
+            if isinstance(timeout, int | float) and 0 < timeout < 10**7:
+                latest = now + timedelta(seconds=timeout)
+                require(row.wait_until is not None, "no deadline:", row)
+                if old is None or old.wait_until is None:
+                    require(row.wait_until == latest, "the deadline of", row, "is not", latest)
+        if old is not None and old.wait_until is not None and row.wait_until is not None and row.state != "none":
+            same = old.wait_until == row.wait_until or "none" in (old.state, row.state) or old.state in DONE
+            require(same or old.stop_reason == "restart", "a deadline moved:", old, "->", row)
+
+    def _check_judgement(self, row: Instance, task: TaskSpec, run: Run, before: str | None, change: Change) -> None:
+        begins = row.state in ("scheduled", "queued")
+        done_at_once = task.kind == "empty" and row.state == "success" and row.reason is None and before != "success"
+        given_up = (row.reason or "").startswith("its trigger rule") and row.state in ("skipped", "upstream_failed")
+        if not (begins or done_at_once or given_up):
+            require(row.state != "upstream_failed" or before == row.state, "upstream_failed without its words:", row)
+            return
+        if before == row.state:
+            return  # only its words changed
+        rows = self.tables.by_run[row.run_number]
+        states = [str(rows[upstream].state) for upstream in task.upstream]
+        said = verdict(task.trigger_rule, states)
+        wanted = str(row.state) if given_up else "run"
+        if said != wanted:
+            # Those that ended in this very turn may have ended after it was judged.
+            late = [number for number, name in enumerate(task.upstream) if rows[name].key in change.instances]
+            for some in (some for size in range(1, len(late) + 1) for some in combinations(late, size)):
+                if verdict(task.trigger_rule, ["none" if n in some else s for n, s in enumerate(states)]) == wanted:
+                    said = wanted
+        if given_up:
+            require(said == row.state, "trigger rule", task.trigger_rule, states, "says", said, "not", row)
+            return
+        require(said == "run", "trigger rule", task.trigger_rule, states, "says", said, "not", row)
+        require(run.state == "running" or row.state == "success", "a task began in", run)
+        require(not run.cancelling or row.state == "success", "a task began in a run being cancelled", row)
+        if task.depends_on_past and run.due_at is not None:
+            ticks = self.tables.ticks[run.dag_id]
+            earlier = max((due for due in ticks if due < run.due_at), default=None)
+            if earlier is not None:
+                other = self.tables.by_run[ticks[earlier]].get(row.task_id)
+                good = other is None or other.state in ("success", "skipped")
+                require(good, "it depends on its past:", row, other)
+
+    def _check_retry_at(self, decision: Decision, old: Instance | None, row: Instance, task: TaskSpec) -> None:
+        lost = [event for event in decision.events or () if isinstance(event, AttemptLost) and event.fence == row.fence]
+        seconds = retry_delay(
+            row.try_number, max(0.0, task.retry_delay), task.retry_exponential_backoff, task.max_retry_delay
         )
-        return
-    if timetable.kind == "once":
-        expected = 1
-    else:
-        until = timetable.last
-        if cursor.next_due_at is not None:
-            until = timetable.latest_due(cursor.next_due_at - timedelta(microseconds=1))
-        first = timetable.due_from(owed)
-        expected = 0 if until is None or first is None else timetable.count(first, until)
-        if not timetable.is_due(owed) and owed <= now:
-            expected += 1  # the schedule was changed while the daemon was down
-    require(len(made) + skipped == expected, dag_id, expected, "ticks, but", len(made), "runs and", skipped, "skips")
+        if lost and not lost[0].began:
+            return  # nothing ran: it is not a retry of the task
+        assert row.retry_at is not None
+        wanted = decision.now + timedelta(seconds=seconds)
+        require(abs((row.retry_at - wanted).total_seconds()) < 1, "retry_at is not", wanted, "of", row)
+
+    def _check_budget(
+        self,
+        decision: Decision,
+        old: Instance | None,
+        row: Instance,
+        task: TaskSpec,
+        requests: list[Event],
+        change: Change,
+    ) -> None:
+        """How many tries it has: 1 + retries; after a clear as many again; one more for each that never began."""
+        key = row.key
+        tries = row.try_number if old is None or row.try_number == old.try_number else row.try_number - 1
+        full = tries + 1 + task.retries
+        if old is None:
+            require(row.max_tries == 1 + task.retries, "tries of", row)
+            self.budgets[key] = row.max_tries
+            return
+        lost = [
+            event
+            for event in decision.events or ()
+            if isinstance(event, AttemptLost) and event.fence == old.fence and not event.began
+        ]
+        attempt = change.attempts.get(old.fence or 0)
+        if lost and not requests and old.stop_reason is None and attempt is not None and attempt[1].state == "lost":
+            require(row.max_tries == self.budgets[key] + 1, "nothing of it ran, and it counts:", row)
+        if row.max_tries != self.budgets[key]:
+            cleared = old.stop_reason == "restart" or any(isinstance(e, ClearTasks | MarkTasks) for e in requests)
+            good = (cleared and row.max_tries == full) or (lost and row.max_tries == self.budgets[key] + 1)
+            require(good, "tries of", row, "not", self.budgets[key], "nor", full)
+        self.budgets[key] = row.max_tries
+
+    def _check_run(self, decision: Decision, old: Run | None, run: Run, change: Change) -> None:
+        rows = self.tables.by_run[run.number]
+        if run.number in self.tables.runs and run.state in RUN_DONE:
+            open_rows = [row for row in rows.values() if row.state not in DONE]
+            require(not open_rows, "a run ended before its tasks:", run, open_rows)
+            results.check_run(old, run, self.tables.versions[run.version_id], rows, decision)
+        if old is None:
+            spec = self.tables.versions[run.version_id]
+            require(set(rows) == {task.task_id for task in spec.tasks}, "tasks of a new run", run)
+            if run.due_at is not None:
+                require(run.due_at <= decision.now, "a run began before it was due:", run, decision.now)
+                require(not self.tables.dags[run.dag_id].paused, "a paused dag made a run", run)
+                require(run.dag_id not in self.removed, "a removed dag made a run", run)
+        if run.state == "running" and (old is None or old.state != "running"):
+            live = self.tables.live_runs.values()
+            running = sum(one.dag_id == run.dag_id and one.state == "running" for one in live)
+            if run.dag_id in self.specs:
+                limit = self.specs[run.dag_id].max_active_runs
+                require(running <= limit, running, "runs of", run.dag_id, "its limit is", limit)
+        reason = run.reason or ""
+        if reason.startswith("FLX-3506") and (old is None or old.reason != reason):
+            limit_s = self.tables.versions[run.version_id].dagrun_timeout
+            begun = run.started_at
+            require(
+                limit_s is not None and begun is not None and decision.now >= begun + timedelta(seconds=limit_s),
+                "dagrun_timeout too early",
+                run,
+            )
+        if run.state == "queued" and (old is None or old.state in RUN_DONE):
+            same = [
+                one for one in self.tables.live_runs.values() if one.dag_id == run.dag_id and one.state == "running"
+            ]
+            spec = self.specs.get(run.dag_id)
+            room = spec is not None and len(same) < spec.max_active_runs
+            require(not room, "there is room, and a run waits:", run)
+
+    def _check_idle(self, number: int, decision: Decision) -> None:
+        """No task of a running run waits whose trigger rule is decided."""
+        run = self.tables.runs[number]
+        if run.state != "running" or run.cancelling:
+            return
+        rows = self.tables.by_run[number]
+        spec = self.tables.versions[run.version_id]
+        for task in spec.tasks:
+            row = rows[task.task_id]
+            if row.state != "none":
+                continue
+            states = [str(rows[name].state) for name in task.upstream]
+            said = verdict(task.trigger_rule, states)
+            held = said == "run" and task.depends_on_past and run.due_at is not None
+            require(said == "wait" or held, "decided, and left alone:", row, task.trigger_rule, states, said)
+        require(any(row.state not in DONE for row in rows.values()), "all ended, and the run has not:", run)
+
+    def _check_limits(self, decision: Decision, change: Change) -> None:
+        begun = [
+            row
+            for old, row in change.instances.values()
+            if row.state == "queued" and (old is None or old.fence != row.fence)
+        ]
+        ready: list[tuple[Instance, TaskSpec, Run]] = []
+        total, pools, dags = 0, Counter[str](), Counter[str]()
+        for number, run in self.tables.live_runs.items():
+            spec = self.tables.versions[run.version_id]
+            for row in self.tables.by_run[number].values():
+                if row.state in HOLDS_SLOT:
+                    task = spec.by_id[row.task_id]
+                    total += 1
+                    pools[task.pool] += task.pool_slots
+                    dags[run.dag_id] += 1
+                elif row.state == "scheduled":
+                    ready.append((row, spec.by_id[row.task_id], run))
+        require(total <= self.world.parallelism, total, "of", self.world.parallelism, "places taken")
+
+        def limit_of(run: Run) -> int:
+            return self.specs.get(run.dag_id, self.tables.versions[run.version_id]).max_active_tasks
+
+        for row in begun:
+            run, task = self.tables.runs[row.run_number], self.task(row)
+            require(pools[task.pool] <= self.pools[task.pool], pools[task.pool], "slots taken of", task.pool, row)
+            require(dags[run.dag_id] <= limit_of(run), dags[run.dag_id], "tasks of", run.dag_id, "run")
+            for other, its, its_run in ready:
+                same = (its.pool, its.pool_slots, its_run.dag_id) == (task.pool, task.pool_slots, run.dag_id)
+                first = its.priority_weight > task.priority_weight
+                require(not (same and first), "a lower priority went first:", row, other)
+        for row, task, run in ready:
+            closed = (
+                total >= self.world.parallelism
+                or pools[task.pool] + task.pool_slots > self.pools.get(task.pool, 0)
+                or dags[run.dag_id] >= limit_of(run)
+            )
+            require(closed, "it could run and does not:", row)
+
+    def _check_xcoms(self, decision: Decision, change: Change) -> None:
+        """Exactly what the last try handed on: nothing of an earlier one, nothing after a clear."""
+        for event in decision.events or ():
+            if isinstance(event, AttemptEnded | WaitEnded) and event.fence in change.attempts:
+                old, new = change.attempts[event.fence]
+                if (
+                    old is None
+                    or old.state not in ATTEMPT_LIVE
+                    or (old.state == "waiting") != isinstance(event, WaitEnded)
+                ):
+                    continue
+                key = (new.run_number, new.task_id, new.map_index)
+                if isinstance(event, WaitEnded):
+                    given: Any = event.xcoms
+                else:
+                    given = event.outcome.get("xcoms") if isinstance(event.outcome, dict) else ()
+                if isinstance(given, list | tuple) and all(
+                    isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in given
+                ):
+                    self.xcoms.setdefault(key, {}).update(dict(given))
+        for old_row, row in change.instances.values():
+            begun = row.state == "queued" and old_row is not None and old_row.fence != row.fence
+            if (
+                row.state == "none"
+                or begun
+                or (old_row is not None and old_row.state in DONE and row.state not in DONE)
+            ):
+                self.xcoms.pop(row.key, None)
+            elif old_row is not None and old_row.stop_reason == "restart" and row.fence == old_row.fence:
+                self.xcoms.pop(row.key, None)  # cleared, and decided otherwise in the same turn
+            there = {
+                name: None if value is JSON_NULL else value
+                for name, value in self.tables.xcoms.get(row.key, {}).items()
+            }
+            expected = self.xcoms.get(row.key, {})
+            if results.requests_on(decision, row.run_number) and not there:
+                self.xcoms.pop(row.key, None)  # cleared and ended anew within the turn
+            else:
+                require(there == expected, "XComs of", row, "are", there, "and not", expected)
+
+    # -- what the daemon does -------------------------------------------------------------------------------------
+
+    def saved(self, *what: Any) -> None:
+        require(self.decision is None or self.decision.committed, "done before it was saved:", *what)
+
+    def started(self, message: dict[str, Any]) -> None:
+        self.saved("start", message["fence"])
+        tables, fence = self.tables, message["fence"]
+        attempt = tables.attempts.get(fence)
+        if attempt is None:
+            require(False, "a start without a row", message)
+            return
+        row, run = (
+            tables.instances[attempt.run_number, attempt.task_id, attempt.map_index],
+            tables.runs[attempt.run_number],
+        )
+        require(row.stop_reason is None or attempt.state != "queued", "a start of what was told to stop", row)
+        require(attempt.state == "queued" and row.fence == fence, "a start of", attempt, row)
+        require(not run.cancelling, "a start in a run that is being cancelled:", row)
+        spec = tables.versions[run.version_id]
+        task = spec.by_id[row.task_id]
+        require(
+            (message["dag_id"], message["run_id"], message["task_id"], message["map_index"])
+            == (run.dag_id, run.run_id, row.task_id, row.map_index),
+            "a start names another:",
+            message,
+        )
+        require(message["try_number"] == row.try_number == attempt.try_number, "try number of", message)
+        require(
+            message["log"].endswith(f"/{run.dag_id}/{run.run_id}/{row.task_id}/{row.try_number}.log"), message["log"]
+        )
+        require(message["bundle"] == f"bundle{run.version_id}", "the source of another version:", message)
+        environment = message["env"]
+        require(
+            environment["FLUX_FENCE"] == str(fence) and environment["FLUX_TRY_NUMBER"] == str(row.try_number),
+            "environment of",
+            message,
+        )
+        other = self.sent.get(environment["FLUX_IDEMPOTENCY_KEY"], fence)
+        require(other == fence or other not in tables.attempts, "one key, two tries:", other, fence)
+        self.sent[environment["FLUX_IDEMPOTENCY_KEY"]] = fence
+        context = message["context"]
+        require(context["max_tries"] == row.max_tries, "max_tries of", message)
+        require(context["logical_date"].rstrip("Z") == run.logical_date.replace(tzinfo=None).isoformat(), message)
+        handed = {
+            name: {key: None if value is JSON_NULL else value for key, value in values.items()}
+            for name in task.upstream
+            if (values := tables.xcoms.get((run.number, name, -1)))
+        }
+        require(context["upstream_xcoms"] == handed, "handed on", context["upstream_xcoms"], "and not", handed)
+
+    def killed(self, fence: int, reason: str) -> None:
+        self.saved("kill", fence)
+        attempt = self.tables.attempts.get(fence)
+        require(attempt is not None, "a kill of nobody", fence)
+        assert attempt is not None
+        row = self.tables.instances[attempt.run_number, attempt.task_id, attempt.map_index]
+        if row.fence == fence and attempt.state in ATTEMPT_LIVE:
+            require(row.stop_reason is not None, "killed without a saved reason:", row, reason)
+
+    def acked(self, fence: int) -> None:
+        self.saved("ack", fence)
+        attempt = self.tables.attempts.get(fence)
+        live = attempt is not None and attempt.state in ("queued", "running")
+        require(not live, "acknowledged before its end was saved:", attempt)
+
+    def wait_begun(self, command: BeginWait) -> None:
+        self.saved("wait", command.fence)
+        attempt: Attempt | None = self.tables.attempts.get(command.fence)
+        require(attempt is not None and attempt.state not in ("queued", "running"), "a wait of", attempt)
+        self.deadlines.asked(command.fence, command.request)
+
+    def poked(self, name: str) -> None:
+        asked = [row for row in self.tables.live_attempts.values() if self.tables.attempts[row].state == "waiting"]
+        quiet = self.world.clock_time() < max(self.world.ready_since, self.wait_ended + IN_TIME_S)
+        require(asked or quiet, "a sensor is asked and nobody waits:", name)
+
+    def answered(self, request: int, answer: Any, error: Exception | None) -> None:
+        decision = self.replies.pop(request, None)
+        require(decision is not None or error is not None, "answered by nobody:", answer)
+        require(decision is None or decision.committed, "answered before it was saved:", answer, error)
+        if isinstance(answer, dict) and "run_id" in answer:
+            require(
+                (answer["dag_id"], answer["run_id"]) in self.tables.run_ids or self.world.fluxd is None,
+                "answered with a run that is not saved:",
+                answer,
+            )
+
+    def in_time(self, what: str, since: float) -> None:
+        late = self.world.clock_time() - max(since, self.world.ready_since)
+        require(late <= IN_TIME_S, what, "came", late, "s late")
+
+    def at_the_end(self, fluxd: "Fluxd") -> None:
+        check_working_set(self.tables, fluxd.engine.scheduler)
+        known = self.world.runner.known()
+        require(not known, "never acknowledged:", known)
+        require(not fluxd.sensing.waiting, "waits for ever:", fluxd.sensing._probe_of)
+        require(not fluxd.sensing._probes, "polls for nobody:", fluxd.sensing._probes)
+        for key, fence in self.tables.live_attempts.items():
+            require(False, "a live attempt at the end:", key, fence)
 
 
-def check_explained(db: Database, scheduler: Scheduler, now: datetime) -> None:
-    """Every instance that has not ended is explained, and nothing idles that could run."""
-    for dag_id, dag in scheduler._working.dags.items():
-        due = dag.next_due_at
-        if due is not None and dag.ticking and len(dag.running) < dag.spec.max_active_runs:
-            late = due <= now and not scheduler._working.to_advance
-            require(not late, "a tick is due, there is room, and nothing begins:", dag_id, due)
-            wake_at = scheduler.wake_at()
-            require(due <= now or (wake_at is not None and wake_at <= due), "nobody wakes for", dag_id, due)
-    for number in db.live_runs:
+def check_explained(tables: Any, scheduler: Scheduler, now: datetime) -> None:
+    """Every instance that has not ended is explained."""
+    for number in tables.live_runs:
         words = {(why.task_id, why.map_index): why.words for why in scheduler.explain(number)}
-        for row in db.by_run[number].values():
-            if row.state in FINISHED:
+        for row in tables.by_run[number].values():
+            if row.state in DONE:
                 continue
             why = words.get((row.task_id, row.map_index))
             require(why, "not explained:", row)
@@ -206,19 +535,19 @@ def check_explained(db: Database, scheduler: Scheduler, now: datetime) -> None:
             require(not idle, "it could run and does not:", row, why)
 
 
-def check_working_set(db: Database, scheduler: Scheduler) -> None:
+def check_working_set(tables: Any, scheduler: Scheduler) -> None:
     """What the scheduler remembers is what is saved, and its counters are what a count gives."""
     working = scheduler._working
-    require(set(working.runs) == set(db.live_runs), "runs in memory", set(working.runs), "saved", set(db.live_runs))
+    require(set(working.runs) == set(tables.live_runs), "in memory", set(working.runs), "saved", set(tables.live_runs))
     taken = set()
     for number, live in working.runs.items():
-        require(live.run == db.runs[number], "run differs:", live.run, db.runs[number])
+        require(live.run == tables.runs[number], "run differs:", live.run, tables.runs[number])
         counted = LiveRun(live.run, live.spec, live.plan, live.dag, [node.instance for node in live.nodes])
         require(counted.open == live.open, "open tasks of run", number)
         for node, recounted in zip(live.nodes, counted.nodes, strict=True):
-            require(node.instance == db.instances[node.key], "row differs:", node.instance, db.instances[node.key])
+            require(node.instance == tables.instances[node.key], "row differs:", node.instance)
             require(node.counts == recounted.counts, "counters of", node.key, node.counts, recounted.counts)
-            if node.instance.state in OCCUPYING:
+            if node.instance.state in HOLDS_SLOT:
                 taken.add(node.key)
     require(taken == set(working.occupying), "slots", taken, set(working.occupying))
-    require(set(working.attempts) == set(db.live_attempts.values()), "live attempts differ")
+    require(set(working.attempts) == set(tables.live_attempts.values()), "live attempts differ")

@@ -1,401 +1,360 @@
-"""The world of the simulation: a clock that jumps from event to event, a daemon that crashes, a runner, and people.
+"""The world of the simulation: virtual time, a daemon that crashes, a database and a runner that fail, and people.
 
 One seed is one life: some hours of virtual time in which everything may go wrong, then a calm in which everything that
 lives must come to its end. The same seed gives the same life, step for step.
 """
 
+import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from random import Random
+from typing import Any
 
-from fluxd.core.commands import AckAttempt, BeginWait, Command, EndWait, KillAttempt, Reply, StartAttempt, Turn
-from fluxd.core.events import (
-    CancelRun,
-    ClearTasks,
-    DagLoaded,
-    Event,
-    MarkTasks,
-    PauseDag,
-    PoolSet,
-    TriggerRun,
-    WaitEnded,
-)
-from fluxd.core.scheduler import Scheduler
-from fluxd.core.spec import LOCAL, WAITING_ROOM, DagSpec
-from fluxd.core.states import AttemptState, RunState, State
-from tests.sim import oracle
+from fluxd import sensors
+from fluxd.core.events import CancelRun, Event, MarkTasks, PauseDag, PoolSet
+from fluxd.core.states import State
+from fluxd.errors import Invalid
+from fluxd.observations import LOG
+from fluxd.sensors import PokeResult
 from tests.sim.authors import random_dag
-from tests.sim.database import Database, Violation, require
-from tests.sim.people import save_file, wish
-from tests.sim.runner import FakeRunner
-from tests.sim.timeline import Timeline
+from tests.sim.clock import VirtualLoop
+from tests.sim.daemon import Fluxd
+from tests.sim.oracle import Oracle
+from tests.sim.people import wish
+from tests.sim.postgres import Server
+from tests.sim.runner import Runner
+from tests.sim.tables import Tables
+from tests.sim.violation import Violation
 
-STEPS_MAX = 20_000
+# Ordinary days, and the nights on which clocks change in the zones of the random dags.
+STARTS = tuple(
+    datetime(*parts, tzinfo=UTC)
+    for parts in ((2026, 1, 10, 9), (2025, 3, 29, 22), (2025, 10, 25, 21), (2025, 11, 2, 3), (2025, 4, 5, 12))
+)
+CALM_HOURS_MAX = 400
 
 
-class World(Timeline):
+@dataclass
+class Question:
+    """What some sensors wait for: how it answers, and from when."""
+
+    true_at: datetime | None
+    kind: str  # true | broken | hangs | refused
+    value: Any
+    last_poke: datetime | None = None
+
+
+class Listener(logging.Handler):
+    """Hears of turns that were undone: a bug that is contained is a bug all the same."""
+
+    def __init__(self, broken: Callable[[BaseException], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._broken = broken
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "seen", "") in ("turn_undone", "recovery_retried"):
+            error = record.exc_info[1] if record.exc_info else None
+            self._broken(error or Violation(record.getMessage()))
+
+
+class SimSensor:
+    """The sensor that the daemon polls; the present life answers."""
+
+    world: "World"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def poke(self, context: Any) -> PokeResult:
+        return await self.world.poked(self.name)
+
+
+sensors.SHIPPED["Sim"] = SimSensor  # type: ignore[assignment]
+
+
+class World:
     """One life. `live()` runs it; it raises Violation when a rule was broken."""
 
     def __init__(self, seed: int, traced: bool = False) -> None:
-        super().__init__(seed)
-        self.traced = traced  # the digest of all turns costs a fifth of the time
+        self.rng = Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.traced = traced
         self.digest = blake2b(digest_size=8)
-        self.offset = timedelta()  # what the daemon's clock is wrong by
-        self.ends = self.start + timedelta(minutes=self.rng.choice((30, 90, 240)))
-        self.calm = False
+        self.start = self.rng.choice(STARTS)
+        self.faulty = self.rng.choice((0.0, 0.02, 0.1))
         self.parallelism = self.rng.choice((1, 3, 8))
-        self.db = Database()
-        self.runner = FakeRunner(self.rng, self.faults)
-        self._request = 0
-        self._inbox: list[Event] = []
-        self._turn_at: datetime | None = None
-        self._connection = 0
-        self._connected = False
-        self._parted = False
-        self._sent_until = self.now
-        self._waits: dict[int, BeginWait] = {}
-        self.scheduler: Scheduler | None = None
-        self.specs: dict[str, DagSpec] = {}
-        self._fresh: set[str] = set()  # dags edited in the turn that is being checked
+        self.minutes = self.rng.choice((30, 90, 240))
+        self.offset = timedelta()  # what the daemon's clock is wrong by
+        self.calm = False
+        self.ready_since = 0.0  # trouble is over from here on: now everything must be in time
+        self.questions: dict[str, Question] = {}
+        self.half = False  # only up to the calm
+        self.tables = Tables()
+        self.loop = VirtualLoop(self.start)
+        self.server = Server(self, self.tables)
+        self.runner = Runner(self)
+        self.oracle = Oracle(self)
+        self.fluxd: Fluxd | None = None
+        self.broken: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        SimSensor.world = self
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def clock_time(self) -> float:
+        return self.loop.time()
+
+    def daemon_now(self) -> datetime:
+        return self.loop.moment() + self.offset
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self.loop.call_later(max(0.0, seconds), action)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        if self.broken is None:
+            self.broken = error
+        self.loop.stop()
+
+    def chance(self, fault: str, share: float = 1.0) -> bool:
+        """Whether this fault strikes now; it is counted if so."""
+        if self.faulty and self.rng.random() < self.faulty * share * 0.3:
+            self.faults[fault] += 1
+            return True
+        return False
+
+    def disturbed(self, seconds: float) -> None:
+        """For so long nothing needs to be in time."""
+        self.ready_since = max(self.ready_since, self.clock_time() + seconds)
+
+    # -- a life ---------------------------------------------------------------------------------------------------
 
     def live(self) -> None:
-        for number in range(self.rng.choice((1, 1, 2, 3))):
-            self._post(save_file(self.db, random_dag(self.rng, f"dag{number}", self.start)))
-        for _ in range(self.rng.randrange(4, 16)):
-            self.later(self.rng.uniform(0, (self.ends - self.start).total_seconds()), self._somebody_asks)
-        self._boot()
-        steps = 0
-        while self._step():
-            steps += 1
-            require(steps < STEPS_MAX, "no end in sight after", steps, "steps")
-            if not self.calm and self.now >= self.ends:
-                self._calm_down()
-        oracle.check_working_set(self.db, self.daemon)
-        require(not self.runner.known(), "never acknowledged:", self.runner.known())
-        seconds = int((self.now - self.start).total_seconds())
+        level, propagate = LOG.level, LOG.propagate
+        listener = Listener(self._break)
+        LOG.setLevel(logging.ERROR)
+        LOG.propagate = False
+        LOG.addHandler(listener)
+        asyncio.set_event_loop(self.loop)
+        self.loop.set_exception_handler(lambda _, facts: self._break(facts.get("exception") or Violation(str(facts))))
+        try:
+            self.spawn(self._life())
+            self.loop.run_forever()
+            if self.broken is not None:
+                raise self.broken
+        finally:
+            LOG.removeHandler(listener)
+            LOG.setLevel(level)
+            LOG.propagate = propagate
+            self._close()
+        seconds = int(self.clock_time())
         self.counts += Counter(
-            lives=1, steps=steps, runs=self.db.run_number, attempts=len(self.db.attempts), seconds=seconds
+            lives=1,
+            turns=self.oracle.turns,
+            runs=self.tables.run_number,
+            attempts=self.tables.fence,
+            seconds=seconds,
         )
 
-    def _step(self) -> bool:
-        """The next thing that happens. False: nothing will ever happen any more."""
-        wake = None
-        if self.scheduler is not None:
-            wake_at = self.scheduler.wake_at()
-            wake = None if wake_at is None else max(self.now, wake_at - self.offset)
-            if self._turn_at is not None:
-                wake = self._turn_at if wake is None else min(wake, self._turn_at)
-        only_ticks = self.calm and not self._inbox and not self.db.live_runs
-        ahead = self.next_at()
-        if ahead is not None and (wake is None or only_ticks or ahead <= wake):
-            self.happen()
-            return True
-        if wake is not None and only_ticks:
-            return self._say_goodbye()
-        if wake is None:
-            self.now = max(self.now, self.ends)
-            return self._unblock() if self.calm else True
-        self.now = wake
-        self._turn()
-        return True
+    def _close(self) -> None:
+        self.loop.set_exception_handler(lambda _, facts: None)
+        if self.fluxd is not None:
+            self.fluxd.kill()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+        self.loop.close()
+        asyncio.set_event_loop(None)
 
-    def _calm_down(self) -> None:
-        """No more faults and no more wishes; all limits wide; the timetables stand still."""
+    async def _life(self) -> None:
+        for number in range(self.rng.choice((1, 1, 2, 3))):
+            self.tables.store_version(random_dag(self.rng, f"dag{number}", self.start))
+        for _ in range(self.rng.randrange(4, 18)):
+            self.later(self.rng.uniform(0, self.minutes * 60), self._somebody_asks)
+        self._boot()
+        for _ in range(self.minutes // 10):
+            await asyncio.sleep(600)
+            self.oracle.look_at_the_clock()
+        if self.half:
+            self.loop.stop()
+            return
+        await self._calm_down()
+        await asyncio.sleep(60)
+        if self.fluxd is not None and self.fluxd.link.connected:
+            self.fluxd.link.lose()
+            self.fluxd.link.reconnect()
+            await asyncio.sleep(60)
+        assert self.fluxd is not None
+        self.oracle.at_the_end(self.fluxd)
+        self.loop.stop()
+
+    async def _calm_down(self) -> None:
+        """No more faults and no more wishes; all limits wide; the timetables stand still. Then all must end."""
         self.calm = True
         self.faulty = 0.0
-        for name in self.db.pools:
-            self.db.pools[name] = 50
-            self._post(PoolSet(name, 50))
-        for dag_id in self.db.dags:
-            self._post(PauseDag(self._next_request(), dag_id, True))
+        self.disturbed(100)
+        while self.fluxd is None or not self.fluxd.up or self.clock_time() < self.server.away_until:
+            await asyncio.sleep(60)  # until whoever crashed is back
+        for _ in range(CALM_HOURS_MAX):
+            assert self.fluxd is not None
+            for name in self.tables.pools:
+                self.tables.pools[name] = 50
+                self.fluxd.post(PoolSet(name, 50))
+            for dag_id, entry in self.tables.dags.items():
+                if not entry.paused:
+                    self.ask(lambda number, dag_id=dag_id: PauseDag(number, dag_id, True))
+            for _ in range(7):
+                await asyncio.sleep(100)
+                if not self.tables.live_runs:
+                    break
+            self.oracle.look_at_the_clock()
+            if not self.tables.live_runs:
+                return
+            self._unblock()
+        reasons = [str(why) for number in self.tables.live_runs for why in self.fluxd.engine.scheduler.explain(number)]
+        raise Violation(f"stuck: {reasons} {list(self.tables.live_runs.values())}")
 
-    def _say_goodbye(self) -> bool:
-        """The end of a life: one more hello, after which nothing may be left that was not acknowledged."""
-        if self._parted:
-            return False
-        self._parted = True
-        self._disconnect()
-        self._connect(self._connection)
-        return True
-
-    def _unblock(self) -> bool:
+    def _unblock(self) -> None:
         """In the calm only two things may be stuck, and somebody frees them: a process that never ends by itself, and
         a task that depends on a past that went wrong."""
-        if not self.db.live_runs:
-            return self._say_goodbye()
-        require(not self._inbox, "messages left behind")
-        for process in self.runner.running.values():
-            attempt = self.db.attempts[process.fence]
-            if self.db.instances[process.key].stop_reason is None and attempt.state is AttemptState.RUNNING:
+        assert self.fluxd is not None
+        tables = self.tables
+        for number in {process.key[0] for process in self.runner.running.values()}:
+            if number in tables.live_runs:
                 self.counts["endless"] += 1
-                self._post(CancelRun(self._next_request(), process.key[0]))
-                return True
-        for number, run in self.db.live_runs.items():
-            if run.due_at is None:
-                continue
-            for why in self.daemon.explain(number):
-                if "depends on its past" not in why.words:
-                    continue
-                before = max(due for dag, due in self.db.ticks if dag == run.dag_id and due < run.due_at)
-                other = self.db.ticks[(run.dag_id, before)]
-                key = (other, why.task_id, why.map_index)
-                self.counts["unblocked"] += 1
-                self._post(MarkTasks(self._next_request(), other, (key,), State.SUCCESS))
-                return True
-        reasons = [str(why) for number in self.db.live_runs for why in self.daemon.explain(number)]
-        raise Violation(f"stuck: {reasons} {list(self.db.live_runs.values())}")
+                self.ask(lambda request, number=number: CancelRun(request, number))
+        for number, run in tables.live_runs.items():
+            for why in self.fluxd.engine.scheduler.explain(number):
+                if run.due_at is not None and "depends on its past" in why.words:
+                    ticks = tables.ticks[run.dag_id]
+                    other = ticks[max(due for due in ticks if due < run.due_at)]
+                    key = (other, why.task_id, why.map_index)
+                    self.counts["unblocked"] += 1
+                    self.ask(lambda request, other=other, key=key: MarkTasks(request, other, (key,), State.SUCCESS))
 
-    # -- the daemon ---------------------------------------------------------------------------------------------------
-
-    @property
-    def daemon(self) -> Scheduler:
-        assert self.scheduler is not None
-        return self.scheduler
-
-    def _clock(self) -> datetime:
-        return self.now + self.offset
-
-    def _post(self, event: Event) -> None:
-        if self.scheduler is None:
-            return  # nobody listens
-        self._inbox.append(event)
-        if self._turn_at is None:
-            self._turn_at = self.now + timedelta(seconds=self.rng.choice((0, 0, 0, 0.01, 2)))
-
-    def _turn(self) -> None:
-        """Drain the inbox as the engine does: a request for a finished run begins a batch of its own."""
-        self._turn_at = None
-        events, self._inbox = self._inbox, []
-        batches: list[list[Event]] = [[]]
-        for event in events:
-            if isinstance(event, ClearTasks | MarkTasks | TriggerRun):
-                batches.append([])
-            batches[-1].append(event)
-        for batch in batches:
-            if self.scheduler is None:
-                return  # it crashed: the rest of its inbox is lost
-            self._handle([self._prepared(event) for event in batch])
-
-    def _prepared(self, event: Event) -> Event:
-        if isinstance(event, ClearTasks | MarkTasks) and not self.daemon.is_live(event.run_number):
-            return replace(event, revive=self.db.revive(event.run_number))
-        if isinstance(event, TriggerRun) and event.run_id is not None:
-            return replace(event, taken=(event.dag_id, event.run_id) in self.db.run_ids)
-        return event
-
-    def _handle(self, events: list[Event]) -> None:
-        scheduler = self.daemon
-        turn = scheduler.handle(events, self._clock())
-        before = dict(self.specs)
-        for event in events:
-            if isinstance(event, DagLoaded):
-                old = self.specs.get(event.spec.dag_id)
-                if old is not None and old != event.spec:
-                    self._fresh.add(event.spec.dag_id)
-                self.specs[event.spec.dag_id] = event.spec
-        self._save_and_act(turn, before)
-
-    def _save_and_act(self, turn: Turn, specs: dict[str, DagSpec]) -> None:
-        if self.chance("crash before the save"):
-            self._crash()
-            return
-        self._save(turn, specs)
-        if self.chance("crash between save and commands"):
-            self._crash()
-            return
-        for command in turn.commands:
-            if self.chance("crash between two commands", 0.3):
-                self._crash()
-                return
-            self._carry_out(command)
-
-    def _save(self, turn: Turn, specs: dict[str, DagSpec]) -> None:
-        db, saves = self.db, turn.saves
-        if self.traced:
-            self.digest.update(repr((self.now, turn)).encode())
-        olds = {row.key: db.instances.get(row.key) for row in saves.instances}
-        ran = {number for number, run in db.live_runs.items() if run.state is RunState.RUNNING}
-        cursors = {cursor.dag_id: db.dags[cursor.dag_id].next_due_at for cursor in saves.cursors}
-        paused = {dag_id for dag_id, row in db.dags.items() if row.paused}
-        new = [run for run in saves.runs if run.number not in db.runs and run.due_at is not None]
-        db.apply(saves)
-        if self.rng.random() < 0.1:
-            self.faults["commit repeated"] += 1
-            db.apply(saves)
-        oracle.check_turn(db, turn, olds, ran, self.specs, self.parallelism)
-        for dag_id, owed in cursors.items():
-            if owed is not None and dag_id in specs:
-                old, newest = specs[dag_id], self.specs.get(dag_id, specs[dag_id])
-                handled = max((due for whose, due in db.ticks if whose == dag_id), default=owed)
-                oracle.check_ticks(turn, old, newest, owed, self._clock(), dag_id in self._fresh, new, handled)
-        unpaused = {cursor.dag_id for cursor in saves.cursors if not cursor.paused}
-        for run in new:
-            require(run.dag_id not in paused - unpaused, "a paused dag made a run", run)
-        self._fresh.clear()
-        if self.scheduler is not None and self.rng.random() < 0.15:
-            oracle.check_working_set(db, self.scheduler)
-            oracle.check_explained(db, self.scheduler, self._clock())
-
-    def _carry_out(self, command: Command) -> None:
-        match command:
-            case StartAttempt():
-                self._send(lambda: self._runner_starts(command))
-            case KillAttempt():
-                self._send(lambda: self._runner_kills(command.fence))
-            case AckAttempt():
-                self._send(lambda: self.runner.acknowledge(command.fence))
-            case BeginWait():
-                self._begin_wait(command)
-            case EndWait():
-                self._waits.pop(command.fence, None)
-            case Reply():
-                self.counts["refused" if command.error is not None else "answered"] += 1
+    # -- the daemon -----------------------------------------------------------------------------------------------
 
     def _boot(self) -> None:
-        """A new daemon: memory from the database, then the runner's hello."""
-        self.scheduler = Scheduler(self.parallelism)
-        self._inbox, self._turn_at = [], None
-        self._waits.clear()
-        turn = self.scheduler.recover(self.db.snapshot(), self._clock())
-        self.specs = {dag_id: row.spec for dag_id, row in self.db.dags.items()}
-        self._save_and_act(turn, dict(self.specs))
-        if self.scheduler is not None:
-            self._connect(self._connection)
-        if self.calm:
-            self._calm_down()  # nobody listened the first time
+        self.disturbed(15)
+        self.fluxd = Fluxd(self)
 
-    def _crash(self) -> None:
-        """kill -9: what is not saved is gone, and so are the messages on their way."""
-        self.scheduler = None
-        self._disconnect()
-        self._inbox, self._turn_at = [], None
-        self.later(self.rng.choice((1, 5, 60, 3000)), self._boot)
+    def crash(self) -> None:
+        """kill -9 of fluxd; it is started again after a while."""
+        if self.fluxd is not None:
+            self.fluxd.kill()
+            self.fluxd = None
+            self.oracle.crashed()
+            wait = 5 if self.calm else self.rng.choice((1, 5, 60, 3000))
+            self.disturbed(wait + 80)
+            self.later(wait, self._boot)
 
-    # -- the connection to the runner ---------------------------------------------------------------------------------
+    def post(self, event: Event) -> None:
+        if self.fluxd is not None:
+            self.fluxd.post(event)
 
-    def _disconnect(self) -> None:
-        """Everything on its way, in both directions, is lost."""
-        self._connection += 1
-        self._connected = False
+    def ask(self, make: Callable[[int], Event]) -> None:
+        if self.fluxd is not None and self.fluxd.up:
+            self.spawn(self._ask(self.fluxd, make))
 
-    def _break(self, seconds: tuple[float, float]) -> None:
-        """The connection is gone, and comes back after one of these times."""
-        self._disconnect()
-        connection = self._connection
-        self.later(self.rng.choice(seconds), lambda: self._connect(connection))
+    async def _ask(self, fluxd: Fluxd, make: Callable[[int], Event]) -> None:
+        try:
+            await fluxd.ask(make)
+        except BaseException:
+            if fluxd.alive:
+                raise
 
-    def _connect(self, connection: int) -> None:
-        """The runner says hello; the daemon compares, and repeats what may have been lost."""
-        if self.scheduler is None or connection != self._connection or self._connected:
-            return
-        self._connected = True
-        self._sent_until = self.now
-        known = self.runner.known()
-        self._inbox.extend(self.runner.hello())
-        self._inbox.extend(self.scheduler.vanished(LOCAL, known, self._clock()))
-        self._turn()
-        if self.scheduler is not None and self._connected:
-            for command in [*self.scheduler.unsettled(LOCAL, known), *self.scheduler.unsettled(WAITING_ROOM, set())]:
-                self._carry_out(command)
+    def tell(self, event: Event | None) -> None:
+        if self.fluxd is not None:
+            self.fluxd.link.tell(event)
 
-    def _send(self, order: Callable[[], None]) -> None:
-        """To the runner: in order, a little later, or never if the connection breaks first."""
-        if not self._connected:
-            return
-        if self.chance("connection broken"):
-            self._break((0.5, 20))
-            return
-        connection = self._connection
-        self._sent_until = max(self._sent_until, self.now + timedelta(seconds=self.rng.choice((0, 0.01, 0.5))))
+    def process_ends(self, fence: int) -> None:
+        self.tell(self.runner.end(fence, self.daemon_now()))
 
-        def arrive() -> None:
-            if connection == self._connection:
-                order()
+    def runner_dies(self) -> None:
+        self.runner.die(self.daemon_now())
+        if self.fluxd is not None:
+            self.fluxd.link.break_for(self.rng.choice((1, 30)))
 
-        self.later((self._sent_until - self.now).total_seconds(), arrive)
+    # -- sensors --------------------------------------------------------------------------------------------------
 
-    def _tell(self, event: Event | None) -> None:
-        """From the runner: late, twice or out of order, or never if the connection breaks first."""
-        if event is None:
-            return
-        connection = self._connection
-        delays = [self.rng.choice((0, 0, 0.01, 1))]
-        if self.chance("message late", 3):
-            delays = [self.rng.uniform(5, 900)]
-        if self.chance("message repeated", 3):
-            delays.append(self.rng.uniform(0, 900))
-        for delay in delays:
+    def new_wait(self) -> dict[str, Any]:
+        """What a sensor's process asks the daemon to wait for."""
+        rng = self.rng
+        name = f"q{rng.randrange(len(self.questions) + 1)}"
+        if name not in self.questions:
+            name = f"q{len(self.questions)}"
+            after = rng.choice((1, 60, 600, 5000, None))
+            kind = rng.choices(("true", "broken", "hangs", "refused"), (12, 1, 1, 1))[0] if self.faulty else "true"
+            true_at = None if after is None else self.loop.moment() + timedelta(seconds=after)
+            self.questions[name] = Question(true_at, kind, rng.choice((None, 5, "x")))
+        return {
+            "sensor": "Sim",
+            "args": {"name": name},
+            "poke_interval": rng.choice((20.0, 60.0, 300.0)),
+            "exponential_backoff": rng.random() < 0.3,
+            "timeout": rng.choice((None, 120.0, 900.0)),
+            "soft_fail": rng.random() < 0.3,
+        }
 
-            def arrive() -> None:
-                if connection == self._connection and self._connected:
-                    self._post(event)
+    async def poked(self, name: str) -> PokeResult:
+        question = self.questions.get(name)
+        if question is None:
+            return PokeResult(True, 1)
+        question.last_poke = self.loop.moment()
+        self.oracle.poked(name)
+        there = self.calm or (question.true_at is not None and self.loop.moment() >= question.true_at)
+        if not self.calm:
+            if question.kind == "broken":
+                raise OSError("no such disk")
+            if question.kind == "hangs" and self.rng.random() < 0.5:
+                await asyncio.sleep(100)
+            if question.kind == "refused" and there:
+                raise Invalid("FLX-3043", "It means nothing.")
+        return PokeResult(there, question.value)
 
-            self.later(delay, arrive)
-
-    def _runner_starts(self, command: StartAttempt) -> None:
-        task = self.db.versions[command.version_id].by_id[command.instance.task_id]
-        event = self.runner.start(command, task, self._clock())
-        if event is None:
-            return
-        self._tell(event)
-        seconds = self.rng.choice((0, 1, 5, 30, 120, 700, None))
-        if seconds is not None:  # else it ends only when it is told to
-            self.later(seconds, lambda: self._process_ends(command.fence))
-        if self.chance("runner died"):
-            self._runner_dies()
-
-    def _process_ends(self, fence: int) -> None:
-        self._tell(self.runner.end(fence, self._clock()))
-
-    def _runner_kills(self, fence: int) -> None:
-        if self.runner.kill(fence):
-            self.later(self.rng.choice((0, 0.1, 10)), lambda: self._process_ends(fence))
-
-    def _runner_dies(self) -> None:
-        self.runner.die(self._clock())
-        self._break((1, 30))
-
-    def _begin_wait(self, command: BeginWait) -> None:
-        if command.fence in self._waits:
-            return
-        self._waits[command.fence] = command
-        seconds = self.rng.choice((1, 60, 600, 5000))
-        self.later(seconds, lambda: self._poked(command))
-
-    def _poked(self, command: BeginWait) -> None:
-        if self._waits.get(command.fence) is not command:
-            return
-        if self.chance("wait repeated", 3):
-            self._post(WaitEnded(command.fence, "success", self._clock()))
-        else:
-            del self._waits[command.fence]
-        state = self.rng.choices(("success", "failed", "skipped"), (6, 2, 1))[0]
-        error = "FileNotFoundError: no" if state == "failed" else None
-        self._post(WaitEnded(command.fence, state, self._clock(), (("return_value", 1),), error))
-
-    # -- what goes wrong by itself, and people ------------------------------------------------------------------------
-
-    def _next_request(self) -> int:
-        self._request += 1
-        return self._request
+    # -- people, and what goes wrong by itself ---------------------------------------------------------------------
 
     def _somebody_asks(self) -> None:
-        if self.faulty and not self.calm and self.rng.random() < 0.1:
+        if self.calm:
+            return
+        if self.faulty and self.rng.random() < 0.1:
             self._world_fault()
-        event = None if self.calm else wish(self.rng, self.db, self.start, self._next_request())
-        if event is not None:
-            self._post(event)
+        made = wish(self.rng, self.tables, self.start)
+        if made is None:
+            return
+        if isinstance(made, Event):
+            self.post(made)
+        else:
+            self.ask(made)
 
     def _world_fault(self) -> None:
         match self.rng.randrange(3):
             case 0:
                 self.faults["clock set back"] += 1
                 self.offset -= timedelta(seconds=self.rng.choice((1, 600, 4000)))
+                self.disturbed(65)
             case 1:
                 self.faults["clock set forward"] += 1
                 self.offset += timedelta(seconds=self.rng.choice((1, 600, 30000)))
+                self.disturbed(65)
             case _:
                 self.faults["runner died"] += 1
-                self._runner_dies()
+                self.runner_dies()

@@ -65,7 +65,8 @@ UPDATE dag SET forgotten = true, removed = true WHERE dag_id = ANY ($1::text[])
 SELECT dag.dag_id, dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec,
        dag.next_due_at IS NOT NULL
        OR EXISTS (SELECT FROM run WHERE run.dag_id = dag.dag_id AND run.due_at IS NOT NULL)
-       OR EXISTS (SELECT FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id) AS seen_before
+       OR EXISTS (SELECT FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id) AS seen_before,
+       (SELECT last FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id ORDER BY first DESC LIMIT 1) AS last_skipped
 FROM dag JOIN dag_version ON dag_version.id = dag.version_id
 WHERE NOT dag.forgotten
 ORDER BY dag.dag_id

@@ -1,6 +1,11 @@
 """Limits: who starts first, and who waits for what."""
 
-from fluxd.core.events import DagLoaded, PoolSet
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fluxd.core.events import ClearTasks, DagLoaded, PoolSet
 from tests.unit.core.dialogue import Dialogue, dag, task
 
 
@@ -81,3 +86,29 @@ def test_older_runs_come_first_among_equals() -> None:
         order.append((row.run_number, row.task_id))
         flux.ended(fence)
     assert order == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("edit", [{"pool": "wide"}, {"pool_slots": 1}, {"priority_weight": 9}])
+def test_a_waiting_task_whose_pool_slots_or_priority_were_edited_waits_where_it_is_put(edit: dict[str, Any]) -> None:
+    other = task("other", pool="wide")
+    flux = Dialogue(
+        dag(task("a", pool="narrow", pool_slots=2), task("b", pool="wide"), other),
+        pools={"narrow": 1, "wide": 1},
+    )
+    flux.trigger()
+    assert (flux.starts(), flux.state("a")) == (["b"], "scheduled")
+    edited = replace(task("a", pool="narrow", pool_slots=2), **edit)
+    flux.say(DagLoaded(dag(edited, task("b", pool="wide"), other), 2))
+    flux.say(ClearTasks(9, 1, ((1, "a", -1),)), PoolSet("narrow", 9), PoolSet("wide", 9))
+    assert flux.state("a") == "queued"
+    assert [row.try_number for row in flux.attempts.values() if row.task_id == "a"] == [1]
+
+
+def test_a_running_task_is_held_to_the_time_of_the_version_its_run_goes_on_with() -> None:
+    flux = Dialogue(dag(task("a"), task("b")))
+    flux.trigger()
+    flux.started(1)
+    flux.say(DagLoaded(dag(task("a", execution_timeout=60.0), task("b")), 2))
+    flux.say(ClearTasks(9, 1, ((1, "b", -1),)))
+    flux.wait(61)
+    assert flux.instances[1, "a", -1].stop_reason == "timeout"

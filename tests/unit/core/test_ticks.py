@@ -47,6 +47,33 @@ def test_another_schedule_of_a_dag_that_catches_up_loses_nothing() -> None:
     assert dues(flux)[:4] == [at(1), at(2), at(2) + timedelta(minutes=30), at(3) + timedelta(minutes=30)]
 
 
+def test_a_schedule_changed_while_fluxd_was_down_does_not_wait_for_the_tick_of_the_old_one() -> None:
+    midnight = at(0, day=11)  # the next tick of a daily dag, which became an hourly one
+    flux = Dialogue(dags=[DagRow(hourly(), 1, False, midnight)])
+    assert flux.cursors["d"].next_due_at == at(13)
+    later = Dialogue(dags=[DagRow(hourly(), 1, False, midnight, last_skipped=at(20))])
+    assert later.cursors["d"].next_due_at == at(21)  # the clock was set back: those have their skip
+
+
+def test_a_dag_whose_file_was_away_at_the_start_ticks_when_it_is_back() -> None:
+    # It was a dag without a schedule; meanwhile it got one, and its file went.
+    flux = Dialogue(dags=[DagRow(hourly(), 1, False, None, removed=True)])
+    flux.say(DagLoaded(hourly(), 1))
+    flux.wait(3600)
+    assert dues(flux) == [at(13)]
+
+
+@pytest.mark.parametrize("start_date", [None, at(0)])
+def test_a_dag_without_a_run_yet_that_now_catches_up_loses_no_tick_it_owed(start_date: datetime | None) -> None:
+    flux = Dialogue(hourly(start_date=start_date))
+    flux.say(PauseDag(1, "d", True))
+    flux.wait(3 * 3600)  # 13, 14 and 15 o'clock are owed
+    edited = replace(hourly(start_date=start_date, catchup=True), schedule=Schedule("cron", "30 * * * *"))
+    flux.say(DagLoaded(edited, 2), PauseDag(2, "d", False))
+    assert dues(flux) == [at(12, 30), at(13, 30), at(14, 30)]
+    assert flux.skips == []
+
+
 @pytest.mark.parametrize(
     ("catchup", "first"),
     [(False, at(13)), ("latest", at(12)), (True, at(10)), (5400.0, at(11)), (0, at(12))],
