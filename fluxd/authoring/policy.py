@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from fluxd.authoring import checks
+from fluxd.authoring.safely import spoken
 from fluxd.core.rules import RULES
 from fluxd.core.spec import check_executor
 
@@ -85,7 +86,7 @@ def _check(name: str, value: Any, what: str) -> Any:
         case "retry_exponential_backoff" | "depends_on_past" | "email_on_failure" | "email_on_retry":
             return checks.boolean(value, what)
         case "executor":
-            return check_executor(checks.text(value, what), what)
+            return check_executor(value if isinstance(value, str) else spoken(value), what)
         case "email":
             return checks.texts(value, what)
         case "pool" | "queue":
