@@ -61,7 +61,7 @@ class Engine:
         on_loaded: Callable[[Loaded], None] = lambda loaded: None,
         contain: Containment | None = None,
     ) -> None:
-        """`on_loaded` hears what a recovery has read; `contain` mends a turn that raised: without one `run` raises it."""
+        """`on_loaded` hears what a recovery has read; `contain` mends a turn that raised: without it `run` raises."""
         self.scheduler = scheduler
         self.executors: dict[str, Executor] = {}  # by the name that attempts know them by
         self.waiting: Waiting

@@ -97,8 +97,8 @@ BUGS = (
     Bug(
         "a lost attempt that never began counts",
         "core/attempts.py",
-        "        node.instance.max_tries += 1  # nothing ran, so it does not count\n",
-        "        pass\n",
+        "    node.instance.max_tries += 1  # nothing ran, so it does not count\n",
+        "",
     ),
     Bug(
         "a paused dag goes on",
@@ -115,8 +115,8 @@ BUGS = (
     Bug(
         "an execution_timeout starts with the queue",
         "core/working_set.py",
-        "at = instance.started_at + timedelta(seconds=node.task.execution_timeout)",
-        "at = (instance.queued_at or instance.started_at) + timedelta(seconds=node.task.execution_timeout)",
+        "    return instance.started_at + timedelta(seconds=limit)\n",
+        "    return (instance.queued_at or instance.started_at) + timedelta(seconds=limit)\n",
     ),
     Bug(
         "a timeout is not watched again after a restart",

@@ -39,7 +39,7 @@ class Deadlines:
                 self.add(row.retry_at, "retry", (row.key, row.retry_at))
             elif row.state == "waiting" and row.wait_until is not None:
                 self.add(row.wait_until, "wait", (row.key, row.wait_until))
-            elif row.state == "running" and row.stop_reason is None and row.started_at is not None:
+            if row.state in ("running", "waiting") and row.stop_reason is None and row.started_at is not None:
                 run = self.tables.runs[row.run_number]
                 limit = self.tables.versions[run.version_id].by_id[row.task_id].execution_timeout
                 if limit is not None:
@@ -114,7 +114,10 @@ class Deadlines:
 
     def _timeout(self, whom: Any) -> Any:
         row = self.tables.instances.get(whom[0])
-        if row is None or row.fence != whom[1] or row.state != "running" or row.stop_reason is not None:
+        if row is None or row.fence != whom[1] or row.state not in ("running", "waiting"):
+            return None
+        timeout = (row.wait or {}).get("timeout") if row.state == "waiting" else None
+        if row.stop_reason is not None or timeout is not None:
             return None
         # A clear may have given its run another version.
         limit = self.tables.versions[self.tables.runs[row.run_number].version_id].by_id[row.task_id].execution_timeout

@@ -182,6 +182,10 @@ class Oracle:
                 now,
             )
         reason = row.reason or ""
+        if reason.startswith("FLX-3503") and old is not None and old.state == "waiting" and old.reason != reason:
+            limit, begun = task.execution_timeout, old.started_at
+            early = limit is None or begun is None or now < begun + timedelta(seconds=limit)
+            require(not early, "a wait was timed out too early:", old, now)
         if reason.startswith("FLX-3505") and (old is None or old.reason != reason):
             require(old is not None and old.wait_until is not None and now >= old.wait_until, "gave up early:", row)
             soft = (old.wait or {}).get("soft_fail")
@@ -281,7 +285,8 @@ class Oracle:
         ]
         attempt = change.attempts.get(old.fence or 0)
         if lost and not requests and old.stop_reason is None and attempt is not None and attempt[1].state == "lost":
-            require(row.max_tries == self.budgets[key] + 1, "nothing of it ran, and it counts:", row)
+            given_up = (row.reason or "").startswith("FLX-7030")  # it was lost too often in a row
+            require(given_up or row.max_tries == self.budgets[key] + 1, "nothing of it ran, and it counts:", row)
         if row.max_tries != self.budgets[key]:
             cleared = old.stop_reason == "restart" or any(isinstance(e, ClearTasks | MarkTasks) for e in requests)
             good = (cleared and row.max_tries == full) or (lost and row.max_tries == self.budgets[key] + 1)

@@ -70,7 +70,7 @@ def check_attempt(decision: "Decision", old: Attempt | None, new: Attempt, table
             soft = state == "skipped" and (row.reason or "").startswith("FLX-3505")
             require(state in hows or soft, "ended", state, "and nobody said so:", new, mine)
         case "failed":
-            waited = old.state == "waiting" and (new.reason or "").startswith("FLX-3505")
+            waited = old.state == "waiting" and (new.reason or "").startswith(("FLX-3503", "FLX-3505"))
             hostile = any(isinstance(event, AttemptEnded) for event in mine)
             require("failed" in hows or waited or hostile, "failed, and nobody said so:", new, mine)
         case "lost":
