@@ -27,6 +27,10 @@ class Orphans:
             found += processes.children(self._reaper)
         return [pid for pid in found if pid not in known]
 
+    def by_fence(self) -> dict[int | None, int]:
+        """One pid of each attempt (IMPORT: of none) that has any."""
+        return {processes.fence_of(pid, self._home_number): pid for pid in self.pids()}
+
     def sweep(self) -> None:
         """End those whose attempt is not live. One that bears no mark of ours stays while any attempt lives."""
         live = self._attempts.live

@@ -68,7 +68,6 @@ class Runner:
         self._greet_by = 0.0  # one that connects and says nothing keeps the daemon out no longer than this
         self._linger_s = linger_s
         self._idle_since = time.monotonic()
-        self._home_number = home_number
         self._attempts = Attempts(self.records, self.boot_id, answer_s, self._told)
         self._hosts = Hosts(
             self._selector,
@@ -354,7 +353,7 @@ class Runner:
 
     def died(self, host: Host) -> None:
         """A host is gone and its attempts are our children now: those that live go on, the others are settled."""
-        strangers = {processes.fence_of(pid, self._home_number): pid for pid in self._orphans.pids()}
+        strangers = self._orphans.by_fence()
         if processes.IMPORT in strangers:  # it may be a child that had not begun to be an attempt: it never will
             self._orphans.sweep()
         for attempt in host.attempts.values():
@@ -394,7 +393,6 @@ class Runner:
         self._attempts.never_began(attempt, "FLX-7013", "Killed", why)
 
     def _stop(self) -> None:
-        self._stop_asked = False
-        self._stopping = True
+        self._stop_asked, self._stopping = False, True
         for fence in list(self._attempts.live):
             self._kill(fence, "stop", None)

@@ -35,18 +35,22 @@ class Connection:
     def __init__(self, home: Path, protocol: int = PROTOCOL) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE_S)
-        try:
-            self._socket.connect(str(home / "runner.sock"))
-        except OSError:
-            self._socket.close()
-            raise
         self._frames = FrameReader()
         self.inbox: deque[Message] = deque()
+        try:
+            self._socket.connect(str(home / "runner.sock"))
+            self.hello = self._greet(protocol)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _greet(self, protocol: int) -> Message:
         self.send({"type": "hello", "protocol": protocol})
-        self.hello = self.expect("hello") | {"ended": [], "lost": []}
-        for _ in range(self.hello["results"]):
+        hello = self.expect("hello") | {"ended": [], "lost": []}
+        for _ in range(hello["results"]):
             result = self.receive()
-            self.hello[result["type"]].append(result)
+            hello[result["type"]].append(result)
+        return hello
 
     def send(self, message: Message) -> None:
         self._socket.sendall(encode(message))
@@ -125,7 +129,7 @@ class Rig:
         until(lambda: self._met(before), "another runner takes over")
 
     def _met(self, before: int) -> bool:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EOFError):
             self.to = Connection(self.home)
             return self.pid != before
         return False

@@ -15,6 +15,7 @@ from fluxd.errors import FluxError, Refused, Unavailable
 from fluxd.executors import local
 from fluxd.executors.local import LocalExecutor
 from fluxd.runner.client import ImportLimits, RunnerClient
+from fluxd.runner.doorway import lock_holder
 from fluxd.runner.starting import RunnerOptions
 from tests.daemon.runner_rig import Rig, alive
 
@@ -216,7 +217,10 @@ async def test_a_runner_that_cannot_be_started_is_tried_again(side: Side, monkey
     logs = side.rig.home / "logs"
     logs.rename(side.rig.home / "away")
     logs.write_text("in the way")
-    os.kill(side.executor.runner["pid"], signal.SIGKILL)
+    reaper = lock_holder(side.rig.home / "runner" / "reaper.lock")
+    assert reaper is not None
+    for pid in (reaper, side.executor.runner["pid"]):  # else the reaper would start another
+        os.kill(pid, signal.SIGKILL)
     await side.until(lambda: len(side.troubles) > 1)
     assert {error.code for error in side.troubles} == {"FLX-7004"}
     assert str(logs) in side.troubles[0].message
