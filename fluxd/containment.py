@@ -15,6 +15,7 @@ from typing import Protocol
 from fluxd.core.commands import Command, EndWait, KillAttempt, Saves, StartAttempt, Turn
 from fluxd.core.events import AttemptEnded, AttemptLost, Event, WaitEnded
 from fluxd.core.model import Attempt, Instance
+from fluxd.core.moment import Moment
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import PastRun, Snapshot
 from fluxd.core.states import AttemptState, StopReason
@@ -70,15 +71,18 @@ class Containment:
     def __init__(self, make: Callable[[], Scheduler], store: Store) -> None:
         self._make = make
         self._store = store
+        self._since: Moment | None = None  # the last turn of the scheduler that is replaced
         self.dags_out: dict[str, str] = {}  # dag id -> why it is left out
         self._with: dict[int, str] = {}  # fence of an orphan -> the executor that has it
         self.orphans: dict[int, int] = {}  # fence of a live attempt whose run was given up -> number of the run
 
-    async def recover(self, now: datetime, *, suspicious: bool) -> Recovered:
+    async def recover(self, now: Moment, *, suspicious: bool, since: Moment | None = None) -> Recovered:
         """A scheduler from the database. `suspicious`: its first turn is rehearsed, since something raised before.
+        `since`: see `Scheduler.recover`.
 
         Raises when not even an empty database could be taken: a fault that no row has.
         """
+        self._since = since
         loaded = await self._store.load()
         snapshot, left_out = without_broken(loaded.snapshot, loaded.broken)
         try:
@@ -112,14 +116,14 @@ class Containment:
             for one in orphans
         ]
 
-    async def _try(self, snapshot: Snapshot, now: datetime, *, rehearse: bool = True) -> Recovered:
+    async def _try(self, snapshot: Snapshot, now: Moment, *, rehearse: bool = True) -> Recovered:
         scheduler = self._make()
-        turn = scheduler.recover(snapshot, now)
+        turn = scheduler.recover(snapshot, now, self._since)
         if rehearse and turn.saves:
             await self._store.rehearse(turn.saves)
         return Recovered(scheduler, turn)
 
-    async def _raises(self, snapshot: Snapshot, now: datetime) -> Exception | None:
+    async def _raises(self, snapshot: Snapshot, now: Moment) -> Exception | None:
         await asyncio.sleep(0)  # there may be thousands to try: others have their say between
         try:
             await self._try(snapshot, now)
@@ -129,7 +133,7 @@ class Containment:
             return error
         return None
 
-    async def _isolate(self, snapshot: Snapshot, now: datetime) -> Recovered:
+    async def _isolate(self, snapshot: Snapshot, now: Moment) -> Recovered:
         """Leave out whatever raises alone; and of what raises only together, the last that was added."""
         left_out: list[LeftOut] = []
         parts = Parts(snapshot)
@@ -153,7 +157,7 @@ class Containment:
         return await self._together(parts, dags, runs, left_out, now)
 
     async def _together(
-        self, parts: "Parts", dags: list[str], runs: list[int], left_out: list[LeftOut], now: datetime
+        self, parts: "Parts", dags: list[str], runs: list[int], left_out: list[LeftOut], now: Moment
     ) -> Recovered:
         """Each of these can be taken alone. Where they raise together, who made it so is found by halves."""
         while (error := await self._raises(parts.of(dags, runs), now)) is not None:

@@ -7,9 +7,9 @@ live runs end on the version they began with. Whatever is wrong with one file, t
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from fluxd.config import Settings
@@ -26,6 +26,9 @@ DAG_TAKEN = "FLX-5040"
 PASSING = ("FLX-2010", "FLX-5049", "FLX-7005")
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
+SLICE = 50
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ def dag_files(files: set[str]) -> set[str]:
 def shown(file: str) -> str:
     r"""The path as text that can be printed and stored: bytes that are no UTF-8 become `\xe9`."""
     return file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+async def in_slices(many: Sequence[T]) -> AsyncIterator[T]:
+    """One after the other, and others of the event loop have their say in between."""
+    for number, one in enumerate(many, 1):
+        yield one
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 @dataclass
@@ -158,7 +169,7 @@ class DagFiles:
             message = await self.load(file)
             broken: dict[str, Any] | None = message["error"]
             if broken is None:
-                await self._loaded(file, message, [checked_dag(spec) for spec in message["dags"]])
+                await self._loaded(file, message, [checked_dag(spec) async for spec in in_slices(message["dags"])])
             return broken
         except FluxError as error:
             return {"code": error.code, "message": error.message, "file": name}
@@ -176,7 +187,7 @@ class DagFiles:
         result = await self.store.loaded(file, message)
         self._broken_files.pop(file, None)
         self._removed(result.removed)
-        for dag in dags:
+        async for dag in in_slices(dags):
             if dag.dag_id in result.versions:
                 asked = dag.is_paused_upon_creation
                 paused = self.settings.daemon.paused_at_creation if asked is None else asked

@@ -11,13 +11,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from fluxd.answers import Answers, failed_inside, left_out, still_ending
+from fluxd.batches import batches
+from fluxd.clock import read_clock, watched
 from fluxd.containment import Containment, instead, nobody_runs, not_started
 from fluxd.core.commands import AckAttempt, BeginWait, Command, EndWait, KillAttempt, Reply, Saves, StartAttempt, Turn
 from fluxd.core.events import AttemptEnded, AttemptLost, ClearTasks, DagLoaded, Event, Interrupt, MarkTasks, TriggerRun
+from fluxd.core.moment import Moment
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived
 from fluxd.errors import FluxError
@@ -30,11 +32,6 @@ from fluxd.store.quarantine import Evidence, cause
 # An idle engine looks up this often: that the loop comes round is its sign of life.
 LOOK_S = 5.0
 RECOVERY_FIRST_S, RECOVERY_MAX_S = 1.0, 30.0
-
-
-def utc_now() -> datetime:
-    """The wall clock. The simulation passes one of its own."""
-    return datetime.now(UTC)
 
 
 class Waiting(Protocol):
@@ -57,7 +54,7 @@ class Engine:
         run_id_taken: Callable[[TriggerRun], Awaitable[bool]],
         start_messages: Callable[[list[StartAttempt]], Awaitable[list[dict[str, Any]]]],
         on_saved: Callable[[Saves], None],
-        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], Moment] = read_clock,
         on_loaded: Callable[[Loaded], None] = lambda loaded: None,
         contain: Containment | None = None,
     ) -> None:
@@ -70,7 +67,7 @@ class Engine:
         self._run_id_taken = run_id_taken
         self._start_messages = start_messages
         self._on_saved = on_saved
-        self._now = now
+        self._clock = clock
         self._on_loaded = on_loaded
         self._inbox: list[Event] = []
         self._woken = asyncio.Event()
@@ -117,7 +114,9 @@ class Engine:
     async def _round(self) -> None:
         await self._work_or_time()
         events, self._inbox = self._inbox, []
-        for batch in self._batches(events):
+        for number, batch in enumerate(batches(events)):
+            if number:
+                await asyncio.sleep(0)  # a file of 10,000 dags is many turns: others have their say between
             # Before each batch: what one starts and the next cancels must not be taken for vanished.
             await self._repeat()
             await self._turn(batch)
@@ -132,7 +131,7 @@ class Engine:
         delay_s = RECOVERY_FIRST_S
         while True:
             try:
-                found = await self._contain.recover(self._now(), suspicious=suspicious)
+                found = await self._contain.recover(self._clock(), suspicious=suspicious, since=self.scheduler.last)
                 await self._save_turn(found.turn)
                 break
             except Taken:
@@ -145,7 +144,7 @@ class Engine:
                 suspicious = True
         self.scheduler = found.scheduler
         if self._interrupted:
-            self.scheduler.handle([Interrupt(0)], self._now())
+            self.scheduler.handle([Interrupt(0)], self._clock())
         assert found.loaded is not None
         self._on_loaded(found.loaded)  # what its first turn starts is to know what others handed on
         await self._act(found.turn)
@@ -177,9 +176,9 @@ class Engine:
         while not self._inbox and not self._reconcile:
             self.last_turn = time.monotonic()
             self._woken.clear()
-            wake_at = self.scheduler.wake_at()
+            delay = self.scheduler.wake_in(self._clock())
             # The wall clock may be set while we sleep: never sleep long without looking at it again.
-            delay_s = LOOK_S if wake_at is None else min(LOOK_S, (wake_at - self._now()).total_seconds())
+            delay_s = LOOK_S if delay is None else min(LOOK_S, delay.total_seconds())
             if delay_s <= 0:
                 await asyncio.sleep(0)
                 return
@@ -189,19 +188,11 @@ class Engine:
             finally:
                 timer.cancel()
 
-    def _batches(self, events: list[Event]) -> list[list[Event]]:
-        """The events in order; one that may need to know of finished runs begins a batch of its own."""
-        batches: list[list[Event]] = [[]]
-        for event in events:
-            if isinstance(event, ClearTasks | MarkTasks | TriggerRun) and batches[-1]:
-                batches.append([])
-            batches[-1].append(event)
-        return batches
-
     async def _turn(self, events: list[Event]) -> None:
         self._interrupted |= any(isinstance(event, Interrupt) for event in events)
         try:
-            turn = self.scheduler.handle(await self._looked_up(list(events)), self._now())
+            admitted = await self._looked_up(list(events))
+            turn = self.scheduler.handle(admitted, watched(self._clock(), self.scheduler.last))
             await self._save_turn(turn)
         except Taken:
             raise
@@ -274,7 +265,7 @@ class Engine:
         delay_s = RECOVERY_FIRST_S
         while True:
             try:
-                turn = self.scheduler.handle([], self._now())
+                turn = self.scheduler.handle([], self._clock())
                 await self._save_turn(turn)
             except Taken:
                 raise
@@ -293,7 +284,7 @@ class Engine:
         error = await self._tried(event)
         if error is None:
             return
-        request, replacement = getattr(event, "request", None), instead(event, error, self._now())
+        request, replacement = getattr(event, "request", None), instead(event, error, self._clock().wall)
         outcome = "it is ignored" if replacement is None else "its attempt fails"
         outcome = outcome if request is None else "the request was answered with an error"
         await self._contain.keep_event(event, error, outcome)
@@ -311,7 +302,7 @@ class Engine:
     async def _tried(self, event: Event) -> Exception | None:
         """Take one event in a turn of its own: what it raises, with a sound scheduler after it."""
         try:
-            turn = self.scheduler.handle([event], self._now())
+            turn = self.scheduler.handle([event], self._clock())
             await self._save_turn(turn)
         except Taken:
             raise
@@ -350,7 +341,7 @@ class Engine:
     def _do(self, command: Command) -> None:
         match command:
             case StartAttempt() | KillAttempt() if command.executor not in self.executors:
-                self.post(nobody_runs(command, self._now()))
+                self.post(nobody_runs(command, self._clock().wall))
             case KillAttempt():
                 self.executors[command.executor].kill(command.fence, command.reason)
             case BeginWait():
@@ -370,7 +361,7 @@ class Engine:
         except Exception as error:
             if len(starts) == 1:
                 await self._put_command_aside("StartAttempt", starts[0], error, "its attempt fails")
-                self.post(not_started(starts[0], error, self._now()))
+                self.post(not_started(starts[0], error, self._clock().wall))
                 return
         for start in starts:
             await self._start(executor, [start])
@@ -389,7 +380,7 @@ class Engine:
         for executor, known in told.items():
             if self._contain is not None:
                 await self._contain.end_unknown(executor, known)
-            for lost in self.scheduler.vanished(executor, known, self._now()):
+            for lost in self.scheduler.vanished(executor, known, self._clock().wall):
                 self.post(lost)
             await self._carry_out(self.scheduler.unsettled(executor, known))
 

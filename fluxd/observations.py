@@ -57,6 +57,7 @@ class Seen(Enum):
     DAG_FORGOTTEN = (logging.INFO, "the history of the deleted dag {dag} is removed: {rows} rows")
     FILE_MADE_AGAIN = (logging.WARNING, "{path} was gone and is made again")
     LATE = (logging.WARNING, "late: {what}")
+    CLOCK_SET = (logging.WARNING, "the clock of this machine was set {direction} by {seconds:.0f} s; durations go on")
     DATABASE_AWAITED = (logging.WARNING, "the database is away ({reason}); asking again in {seconds:.1f} s")
     SENSOR_SLOW = (logging.WARNING, "sensor {sensor} of {what} did not answer within {seconds:.0f} s")
     COROUTINE_RESTARTED = (logging.ERROR, "the coroutine {name} ended with {reason}; started again in {seconds:.0f} s")

@@ -5,17 +5,17 @@ is not live any more, or never was, or is with somebody else, is answered with a
 """
 
 import signal
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from fluxd.core.commands import AckAttempt, BeginWait, EndWait, KillAttempt
 from fluxd.core.events import AttemptEnded, AttemptLost, AttemptStarted, WaitEnded
 from fluxd.core.live import LiveRun, Node
+from fluxd.core.moment import duration
 from fluxd.core.progress import kept_progress
 from fluxd.core.settle import REASON_MAX, unfinished
 from fluxd.core.spec import WAITING_ROOM
 from fluxd.core.states import AttemptState, State, StopReason
-from fluxd.core.timers import Timer
 from fluxd.core.timetable import seconds_in_words
 from fluxd.core.working_set import WorkingSet
 
@@ -24,8 +24,8 @@ from fluxd.core.working_set import WorkingSet
 FREE_RETRIES = 5
 FREE_RETRY_DELAY_S = 0.25
 FREE_RETRY_GROWTH = 4.0
-# Back-off never waits longer than this where the task names no max_retry_delay.
-RETRY_DELAY_MAX_S = 86400.0
+# Back-off doubles up to this; docs/writing-dags.md says so.
+BACKOFF_MAX_S = 86400.0
 FIRST_LOOK_S = 1.0
 FINAL: dict[StopReason, tuple[State, AttemptState]] = {
     StopReason.CANCEL: (State.CANCELLED, AttemptState.CANCELLED),
@@ -51,7 +51,8 @@ def started(working: WorkingSet, event: AttemptStarted) -> None:
     working.touch(node)
     if instance.state is State.QUEUED:
         working.move(node, State.RUNNING)
-        working.watch_attempt(node)
+        node.began = working.clock.awake - working.ago(event.at)
+        working.watch_process(node)
 
 
 def ended(working: WorkingSet, event: AttemptEnded, now: datetime) -> None:
@@ -142,6 +143,8 @@ def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], at: da
     instance, asked = node.instance, node.attempt
     assert asked is not None
     working.end_attempt(node, AttemptState.DEFERRED, at, None)
+    if instance.state is State.QUEUED:  # it began and ended unseen
+        node.began = working.clock.awake - working.ago(instance.started_at)
     attempt = working.begin_leg(node, AttemptState.WAITING, now, asked.leg + 1, WAITING_ROOM)
     attempt.started_at = now
     instance.stop_reason = None
@@ -150,9 +153,10 @@ def _begin_wait(working: WorkingSet, node: Node, request: dict[str, Any], at: da
     timeout = request.get("timeout")
     if instance.wait_until is None and timeout is not None:
         # However short its timeout, a sensor has time for one look.
-        instance.wait_until = now + timedelta(seconds=max(FIRST_LOOK_S, float(timeout)))
+        instance.wait_until = now + duration(max(FIRST_LOOK_S, float(timeout)))
     working.move(node, State.WAITING)
-    working.watch_attempt(node)
+    working.watch_process(node)
+    working.watch_wait(node)
     working.command(BeginWait(attempt.fence, node.live.run.snapshot(), instance.snapshot(), request))
 
 
@@ -294,17 +298,21 @@ def fail(
         instance.wait_until = None
         working.move(node, State.FAILED)
         return
-    instance.retry_at = now + timedelta(seconds=retry_delay(node) if delay_s is None else delay_s)
+    instance.retry_at = now + duration(retry_delay(node) if delay_s is None else delay_s)
     working.move(node, State.UP_FOR_RETRY)
-    working.timers.push(instance.retry_at, Timer.RETRY, instance.key)
+    working.watch_pause(node)
 
 
 def retry_delay(node: Node) -> float:
-    """How long to wait after this try, in seconds: doubled with each one where the task backs off."""
-    task = node.task
+    """How long to wait after this try, in seconds: doubled with each one where the task backs off.
+
+    Tries before a clear do not count. Doubling ends at a day, or at `retry_delay` where that is longer.
+    """
+    task, instance = node.task, node.instance
     delay = max(0.0, task.retry_delay)
     if task.retry_exponential_backoff:
-        delay = min(delay * 2.0 ** min(node.instance.try_number - 1, 60), RETRY_DELAY_MAX_S)
+        tries = max(1, instance.try_number - (instance.max_tries - 1 - task.retries))
+        delay = min(delay * 2.0 ** min(tries - 1, 60), max(delay, BACKOFF_MAX_S))
     return delay if task.max_retry_delay is None else min(delay, max(0.0, task.max_retry_delay))
 
 

@@ -6,9 +6,10 @@ from datetime import datetime
 from fluxd.core.catchup import first_cursor, record_skip, skip_missed
 from fluxd.core.events import DagLoaded, DagRemoved, ForgetDag, PauseDag
 from fluxd.core.live import Dag
+from fluxd.core.moment import EPOCH
 from fluxd.core.snapshot import DagRow, PastRun
 from fluxd.core.spec import DagSpec
-from fluxd.core.ticks import EPOCH, MICROSECOND
+from fluxd.core.ticks import MICROSECOND
 from fluxd.core.timetable import NO_TIMETABLE, Timetable, make_timetable
 from fluxd.core.working_set import WorkingSet
 from fluxd.errors import FluxError, NotFound, Refused
@@ -50,21 +51,23 @@ def _timetable(spec: DagSpec) -> tuple[Timetable, str | None]:
         return NO_TIMETABLE, str(error)
 
 
-def restore(working: WorkingSet, row: DagRow, past: Sequence[PastRun], newest: datetime | None, now: datetime) -> Dag:
+def restore(
+    working: WorkingSet, row: DagRow, past: Sequence[PastRun], newest: datetime | None, now: datetime, *, away: bool
+) -> Dag:
     """A dag from the database, at start, with what is known of its finished scheduled runs; `newest`: the newest tick
-    that has a live one."""
+    that has a live one. `away`: see `recover`."""
     dag = _remember(working, row)
     dag.last_due_at = newest
     for run in past:
         dag.last_due_at = max(dag.last_due_at or run.due_at, run.due_at)
         dag.last_logical_date = max(dag.last_logical_date or run.logical_date, run.logical_date)
         if run.states:
-            dag.past[run.due_at] = dict(run.states)
+            dag.add_past(run.due_at, dict(run.states))
     if not row.seen_before:
         working.move_cursor(dag, first_cursor(dag, now))
     else:
         _mend_cursor(working, dag, max(dag.last_due_at or EPOCH, row.last_skipped or EPOCH), now)
-        if not dag.paused and not dag.removed:
+        if away and not dag.paused and not dag.removed:
             skip_missed(working, dag, now, "fluxd was not running")
     working.to_advance[dag.dag_id] = dag
     return dag
@@ -167,6 +170,7 @@ def forget(working: WorkingSet, event: ForgetDag) -> None:
     working.keep_cursor(dag, forgotten=True)
     del working.dags[dag.dag_id]
     working.to_advance.pop(dag.dag_id, None)
+    working.lanes.forget(dag.dag_id)
     working.reply(event.request, {"dag_id": dag.dag_id})
 
 

@@ -33,14 +33,15 @@ def why_not_running(explanations: Iterable[Explanation]) -> dict[tuple[str, int]
 def explain(working: WorkingSet, live: LiveRun) -> list[Explanation]:
     """In topological order; what runs is said to run."""
     limits = Limits(working.parallelism, working.pools, Usage(working.occupying.values()))
+    awaited = working.lanes.awaited
     return [
-        Explanation(node.task.task_id, node.instance.map_index, node.instance.state, _words(node, limits))
+        Explanation(node.task.task_id, node.instance.map_index, node.instance.state, _words(node, limits, awaited))
         for node in live.nodes
         if node.instance.state not in FINISHED
     ]
 
 
-def _words(node: Node, limits: Limits) -> str:
+def _words(node: Node, limits: Limits, awaited: Mapping[str, Node]) -> str:
     instance, run = node.instance, node.live.run
     if instance.stop_reason is not None:
         return f"its process was told to stop ({instance.stop_reason}); it goes on when the process is gone"
@@ -48,7 +49,7 @@ def _words(node: Node, limits: Limits) -> str:
         case State.NONE:
             return _not_ready(node)
         case State.SCHEDULED:
-            return "ready; " + (limits.closed(node) or "it starts in the next turn")
+            return "ready; " + (limits.closed(node) or _overtaken(node, awaited) or "it starts in the next turn")
         case State.QUEUED:
             return f"its process was asked for at {rfc3339(instance.queued_at or run.queued_at)} and is being started"
         case State.RUNNING:
@@ -63,6 +64,14 @@ def _words(node: Node, limits: Limits) -> str:
             return f"it is {instance.state}"
 
 
+def _overtaken(node: Node, awaited: Mapping[str, Node]) -> str | None:
+    first = awaited.get(node.task.pool)
+    if first is None or first is node:
+        return None
+    whose = f"{first.live.run.dag_id}.{first.task.task_id}"
+    return f"it comes after {whose}, which waits for {first.task.pool_slots} slots of pool {node.task.pool!r}"
+
+
 def _awaited(wait: Mapping[str, Any]) -> str:
     """What a sensor waits for: its name, with the path or the moment if the request carries one."""
     args = wait.get("args")
@@ -75,7 +84,11 @@ def _not_ready(node: Node) -> str:
     if live.run.state is RunState.QUEUED:
         active, limit = len(live.dag.running), live.dag.spec.max_active_runs
         runs = "1 run of the dag is" if active == 1 else f"{active} runs of the dag are"
-        return f"its run is queued: {runs} active, its max_active_runs is {limit}"
+        queued = f"its run is queued: {runs} active, its max_active_runs is {limit}"
+        before = None if live.run.due_at is None else live.dag.run_before(live.run.due_at)
+        if live.plan.looks_back and before in live.dag.ticks:
+            return f"{queued}; runs before it, which it depends on, go first"
+        return queued
     if node.place.verdict() is Verdict.RUN:
         return blocked_by_past(node) or "it is ready and starts in the next turn"
     waiting = [up.name for up in live.upstream(node) if not COLUMN[up.instance.state]]

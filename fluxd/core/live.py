@@ -1,9 +1,10 @@
 """Live runs in memory: the rows, their place in the graph, and the counters that make one ending cheap."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
 
 from fluxd.core.model import Attempt, Instance, InstanceKey, PastStates, Run
 from fluxd.core.rules import COLUMN, RULES, UNDONE, Rule, Verdict, judge
@@ -74,7 +75,7 @@ class Place:
 class Node:
     """One task instance with its place in the graph."""
 
-    __slots__ = ("attempt", "free_retries", "index", "instance", "live", "place", "task")
+    __slots__ = ("attempt", "began", "due", "free_retries", "index", "instance", "live", "place", "task", "ticket")
 
     def __init__(self, live: "LiveRun", place: Place, instance: Instance) -> None:
         self.live = live
@@ -84,6 +85,9 @@ class Node:
         self.instance = instance
         self.attempt: Attempt | None = None  # the live one
         self.free_retries = 0  # in a row; begins anew with the daemon
+        # By the clocks of `Moment`: when its process began (awake); when its pause or its wait is over (elapsed).
+        self.began = self.due = timedelta()
+        self.ticket = 0  # of its entry in the lanes: an older entry does not count
 
     @property
     def key(self) -> InstanceKey:
@@ -108,13 +112,14 @@ def _map_index(node: Node) -> int:
 class LiveRun:
     """A run in memory with all of its instances; `open` = how many of them have not ended."""
 
-    __slots__ = ("dag", "open", "places", "plan", "run", "spec")
+    __slots__ = ("began", "dag", "open", "places", "plan", "run", "spec")
 
     def __init__(self, run: Run, spec: DagSpec, plan: Plan, dag: "Dag", instances: Iterable[Instance]) -> None:
         self.run = run
         self.spec = spec
         self.plan = plan
         self.dag = dag
+        self.began = timedelta()  # when it began to run, by the clock of the time awake
         rows: dict[str, list[Instance]] = {}
         for instance in instances:
             rows.setdefault(instance.task_id, []).append(instance)
@@ -183,6 +188,15 @@ def fresh_instance(run: Run, task: TaskSpec) -> Instance:
     return Instance(run_number=run.number, task_id=task.task_id, max_tries=1 + task.retries)
 
 
+# (when it was due, run number)
+QueueEntry = tuple[datetime, int]
+
+
+def due_of(run: Run) -> datetime:
+    """When a run should have begun: a scheduled one at its tick, another one when it was asked for."""
+    return run.due_at or run.queued_at
+
+
 @dataclass(slots=True, eq=False)
 class Dag:
     """What is known of a dag: its newest version, where its timetable stands, its live runs."""
@@ -202,6 +216,9 @@ class Dag:
     queued: dict[int, LiveRun] = field(default_factory=dict)
     ticks: dict[datetime, LiveRun] = field(default_factory=dict)  # live scheduled runs by their tick
     past: dict[datetime, PastStates] = field(default_factory=dict)  # finished ones that others look back at
+    _order: list[datetime] = field(default_factory=list)  # all ticks of these two, rising
+    _queue: list[QueueEntry] = field(default_factory=list)  # heap over `queued`; entries that have left it are dropped
+    _late: list[QueueEntry] = field(default_factory=list)  # heap over those of `queued` that are scheduled
 
     @property
     def dag_id(self) -> str:
@@ -212,12 +229,61 @@ class Dag:
         """Whether its timetable makes runs."""
         return not self.paused and not self.removed and self.trouble is None
 
+    def enqueue(self, live: LiveRun) -> None:
+        """This run waits for its turn."""
+        run = live.run
+        self.queued[run.number] = live
+        heappush(self._queue, (due_of(run), run.number))
+        if run.due_at is not None:
+            heappush(self._late, (run.due_at, run.number))
+
+    def first_queued(self) -> LiveRun | None:
+        """The queued run that was due first."""
+        return self._first(self._queue)
+
+    def first_late(self) -> LiveRun | None:
+        """The queued run of the earliest tick."""
+        return self._first(self._late)
+
+    def _first(self, heap: list[QueueEntry]) -> LiveRun | None:
+        while heap:
+            due, number = heap[0]
+            live = self.queued.get(number)
+            if live is not None and due_of(live.run) == due:
+                return live
+            heappop(heap)
+        return None
+
     def run_before(self, due_at: datetime) -> datetime | None:
         """The tick of the run before this one that is still known, live or past."""
-        return max((tick for known in (self.ticks, self.past) for tick in known if tick < due_at), default=None)
+        place = bisect_left(self._order, due_at)
+        return self._order[place - 1] if place else None
 
-    def forget_past(self) -> None:
-        """Keep only what a live run, or the next one, may look back at."""
-        if len(self.past) > 1:
-            needed = {self.run_before(tick) for tick in self.ticks} | {max(self.past)}
-            self.past = {tick: states for tick, states in self.past.items() if tick in needed}
+    def run_after(self, due_at: datetime) -> datetime | None:
+        """The tick of the run after this one that is still known, live or past."""
+        place = bisect_right(self._order, due_at)
+        return self._order[place] if place < len(self._order) else None
+
+    def add_tick(self, due_at: datetime, live: LiveRun) -> None:
+        """The run of this tick is live."""
+        self._know(due_at)
+        self.ticks[due_at] = live
+        self.past.pop(due_at, None)
+
+    def add_past(self, due_at: datetime, states: PastStates) -> None:
+        """The run of this tick has ended so."""
+        self._know(due_at)
+        self.ticks.pop(due_at, None)
+        self.past[due_at] = states
+
+    def forget_past(self, due_at: datetime) -> None:
+        """Now that this run has ended, keep only what a live run, or the next one, may look back at."""
+        for tick in (self.run_before(due_at), due_at):
+            after = None if tick is None else self.run_after(tick)
+            if tick in self.past and after is not None and after not in self.ticks:
+                del self.past[tick]
+                del self._order[bisect_left(self._order, tick)]
+
+    def _know(self, due_at: datetime) -> None:
+        if due_at not in self.ticks and due_at not in self.past:
+            insort(self._order, due_at)

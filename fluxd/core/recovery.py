@@ -9,22 +9,26 @@ from collections import defaultdict
 from collections.abc import Set
 from datetime import datetime
 
+from fluxd.core.attempts import FIRST_LOOK_S, retry_delay
 from fluxd.core.commands import BeginWait, Command, KillAttempt, StartAttempt
 from fluxd.core.dags import restore
 from fluxd.core.events import AttemptLost
-from fluxd.core.live import LiveRun
+from fluxd.core.live import LiveRun, Node
 from fluxd.core.model import Instance
+from fluxd.core.moment import duration
 from fluxd.core.snapshot import DagRow, PastRun, Snapshot
 from fluxd.core.spec import LOCAL, DagSpec
 from fluxd.core.states import AttemptState, RunState, State
-from fluxd.core.timers import Timer
 from fluxd.core.working_set import WorkingSet
 
 DEFAULT_POOL_SLOTS = 128
 
 
-def recover(working: WorkingSet, snapshot: Snapshot, now: datetime) -> None:
-    """Fill an empty memory. Missed ticks follow the dags' catch-up; timers that are over fire in this turn."""
+def recover(working: WorkingSet, snapshot: Snapshot, now: datetime, *, away: bool) -> None:
+    """Fill an empty memory. Timers that are over fire in this turn.
+
+    `away`: fluxd was not running; the ticks of that time follow the dags' catch-up.
+    """
     working.pools = dict(snapshot.pools) or {"default_pool": DEFAULT_POOL_SLOTS}
     working.run_number = snapshot.last_run_number
     working.fence = snapshot.last_fence
@@ -36,7 +40,7 @@ def recover(working: WorkingSet, snapshot: Snapshot, now: datetime) -> None:
         if live.due_at is not None:
             newest[live.dag_id] = max(live.due_at, newest.get(live.dag_id, live.due_at))
     for row in snapshot.dags:
-        restore(working, row, past[row.spec.dag_id], newest.get(row.spec.dag_id), now)
+        restore(working, row, past[row.spec.dag_id], newest.get(row.spec.dag_id), now, away=away)
     rows: dict[int, list[Instance]] = defaultdict(list)
     for instance in snapshot.instances:
         rows[instance.run_number].append(instance.snapshot())
@@ -44,14 +48,15 @@ def recover(working: WorkingSet, snapshot: Snapshot, now: datetime) -> None:
         dag = working.dags.get(run.dag_id)
         spec = snapshot.versions.get(run.version_id) or (dag.spec if dag is not None else DagSpec(run.dag_id))
         if dag is None:
-            dag = restore(working, DagRow(spec, run.version_id, False, None, removed=True), (), None, now)
+            gone = DagRow(spec, run.version_id, False, None, removed=True)
+            dag = restore(working, gone, (), None, now, away=away)
         _restore_run(working, LiveRun(run.snapshot(), spec, working.plan(run.version_id, spec), dag, rows[run.number]))
     for attempt in sorted(snapshot.attempts, key=lambda attempt: attempt.fence):
         node = working.find((attempt.run_number, attempt.task_id, attempt.map_index))
         if node is not None and node.instance.fence == attempt.fence:
             node.attempt = attempt.snapshot()
             working.attempts[attempt.fence] = node
-            working.watch_attempt(node)
+            _watch(working, node)
 
 
 def _restore_run(working: WorkingSet, live: LiveRun) -> None:
@@ -64,11 +69,28 @@ def _restore_run(working: WorkingSet, live: LiveRun) -> None:
         elif instance.state is State.NONE:
             working.to_judge.append(node)
         elif instance.state is State.UP_FOR_RETRY and instance.retry_at is not None:
-            working.timers.push(instance.retry_at, Timer.RETRY, instance.key)
+            # The clock may have been set back meanwhile: a pause is never longer than its task asks for.
+            instance.retry_at = min(instance.retry_at, working.clock.wall + duration(retry_delay(node)))
+            working.touch(node)
+            working.watch_pause(node)
     if live.run.state is RunState.RUNNING:
+        live.began = working.clock.awake - working.ago(live.run.started_at)
         working.watch_run(live)
         if not live.open:
             working.to_close[live.run.number] = live
+
+
+def _watch(working: WorkingSet, node: Node) -> None:
+    instance = node.instance
+    node.began = working.clock.awake - working.ago(instance.started_at)
+    working.watch_process(node)
+    if instance.state is State.WAITING and instance.wait_until is not None:
+        limit = (instance.wait or {}).get("timeout")
+        if limit is not None:  # as with pauses
+            latest = working.clock.wall + duration(max(FIRST_LOOK_S, float(limit)))
+            instance.wait_until = min(instance.wait_until, latest)
+            working.touch(node)
+        working.watch_wait(node)
 
 
 def unsettled(working: WorkingSet, executor: str, known_fences: Set[int]) -> list[Command]:

@@ -139,11 +139,12 @@ def _take_newest(working: WorkingSet, live: LiveRun) -> str | None:
     live.run.version_id = dag.version_id
     working.touch_run(live)
     working.watch_run(live)
+    working.to_advance[dag.dag_id] = dag
     for node in live.nodes:
         if node.instance.state is State.SCHEDULED:
             working.lanes.add(node)  # its pool, slots or priority may be others now
-        elif node.instance.state is State.RUNNING:
-            working.watch_attempt(node)
+        else:
+            working.watch_process(node)
     return "The run goes on with the newest version of the dag."
 
 
@@ -197,7 +198,7 @@ def _live(working: WorkingSet, run_number: int, revive: Revived | None) -> LiveR
         dag = Dag(revive.spec, run.version_id, working.plan(run.version_id, revive.spec), NO_TIMETABLE, removed=True)
         working.dags[run.dag_id] = dag
     if revive.before is not None and revive.before.due_at not in dag.ticks:
-        dag.past[revive.before.due_at] = dict(revive.before.states)
+        dag.add_past(revive.before.due_at, dict(revive.before.states))
     instances = [instance.snapshot() for instance in revive.instances]
     return LiveRun(run, revive.spec, working.plan(run.version_id, revive.spec), dag, instances)
 
@@ -233,5 +234,6 @@ def _reopen(working: WorkingSet, live: LiveRun, now: datetime) -> None:
     elif run.reason is not None:  # it had timed out and was dying: it has its whole time again
         run.reason = None
         run.started_at = now
+        live.began = working.clock.awake
         working.touch_run(live)
         working.watch_run(live)

@@ -30,6 +30,7 @@ from fluxd.core.events import (
 )
 from fluxd.core.explain import Explanation, explain
 from fluxd.core.model import Instance
+from fluxd.core.moment import STEP, Moment, clock_step
 from fluxd.core.settle import settle
 from fluxd.core.snapshot import Snapshot
 from fluxd.core.timers import Timer
@@ -38,34 +39,46 @@ from fluxd.errors import FluxError
 
 # A turn begins no more runs than this: a long catch-up is worked off in slices, and others have their say between.
 RUNS_PER_TURN = 100
-# Ticks that nobody looked at for this long were missed (the machine slept), not merely late.
+# Ticks of a time that the machine slept through, or that the wall clock left out, are missed when it was this long.
 ASLEEP = timedelta(minutes=10)
 
 
 class Scheduler:
-    """Decides. `recover` first, then `handle` whenever events came or `wake_at` is reached."""
+    """Decides. `recover` first, then `handle` whenever events came or `wake_in` has passed."""
 
     def __init__(self, parallelism: int = 32) -> None:
         self._working = WorkingSet(parallelism)
-        self._last: datetime | None = None
+        self._last: Moment | None = None
 
-    def recover(self, snapshot: Snapshot, now: datetime) -> Turn:
-        """Remember the live part of the database and draw the conclusions of the time that has passed."""
-        recovery.recover(self._working, snapshot, now)
+    def recover(self, snapshot: Snapshot, now: Moment, since: Moment | None = None) -> Turn:
+        """Remember the live part of the database and draw the conclusions of the time that has passed.
+
+        `since`: when the last turn was of a scheduler in this process that this one takes over from: then fluxd has
+        been running, and no tick was missed because of that.
+        """
+        self._working.clock = now
+        recovery.recover(self._working, snapshot, now.wall, away=since is None)
+        self._last = since
+        self._look_at_the_clock(now)
         return self._end_turn(now)
 
-    def handle(self, events: Iterable[Event], now: datetime) -> Turn:
-        """All of these events at this time (UTC), in their order; also everything that is due by now."""
-        self._wake_up(now)
+    @property
+    def last(self) -> Moment | None:
+        """When the last turn was."""
+        return self._last
+
+    def handle(self, events: Iterable[Event], now: Moment) -> Turn:
+        """All of these events at this moment, in their order; also everything that is due by now."""
+        self._look_at_the_clock(now)
         for event in events:
-            self._take(event, now)
+            self._take(event, now.wall)
         return self._end_turn(now)
 
-    def wake_at(self) -> datetime | None:
-        """When `handle` is to be called even if nothing happens; None: nothing is due ever."""
+    def wake_in(self, now: Moment) -> timedelta | None:
+        """After how long `handle` is to be called even if nothing happens; None: nothing is due ever."""
         if self._working.to_advance:
-            return self._last
-        return self._working.timers.next_at()
+            return timedelta()
+        return self._working.timers.next_in(now)
 
     def unsettled(self, executor: str, known_fences: Set[int]) -> list[Command]:
         """The commands to repeat after a recovery or when an executor is back; nothing is saved for them.
@@ -104,15 +117,27 @@ class Scheduler:
             "parallelism": working.parallelism,
         }
 
-    def _wake_up(self, now: datetime) -> None:
-        """After a sleep of the machine, ticks that came due in it follow the catch-up rule."""
-        last = self._last
-        if last is None or now - last < ASLEEP:
+    def _look_at_the_clock(self, now: Moment) -> None:
+        """The present of this turn; and what follows where the machine slept or its wall clock was set.
+
+        A turn may also be late because the daemon was busy, or its database away: then nothing was missed, and every
+        tick has its run.
+        """
+        working, last = self._working, self._last
+        working.clock = self._last = now
+        if last is None:
             return
-        for dag in self._working.dags.values():
+        step = clock_step(last, now)
+        if abs(step) >= STEP:
+            working.shift_deadlines(step)
+        missed = (now.wall - last.wall) - (now.awake - last.awake)
+        if missed < ASLEEP:
+            return
+        cause = "the clock was set forward" if step > missed / 2 else "the machine was asleep"
+        for dag in working.dags.values():
             due = dag.next_due_at
-            if due is not None and last < due < now - ASLEEP and dag.ticking:
-                skip_missed(self._working, dag, now, "the machine was asleep")
+            if due is not None and last.wall < due < now.wall - ASLEEP and dag.ticking:
+                skip_missed(working, dag, now.wall, cause)
 
     def _take(self, event: Event, now: datetime) -> None:
         try:
@@ -173,9 +198,8 @@ class Scheduler:
             case Timer.RUN:
                 attempts.run_time_out(working, working.runs[key], now)
 
-    def _end_turn(self, now: datetime) -> Turn:
-        self._last = now
+    def _end_turn(self, now: Moment) -> Turn:
         for kind, key in self._working.timers.due(now):
-            self._fire(kind, key, now)
-        settle(self._working, now, RUNS_PER_TURN)
+            self._fire(kind, key, now.wall)
+        settle(self._working, now.wall, RUNS_PER_TURN)
         return self._working.end_turn()

@@ -11,10 +11,10 @@ from datetime import datetime
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from fluxd.core.moment import EPOCH
 from fluxd.core.params import check_schema
 from fluxd.core.rules import RULES
 from fluxd.core.spec import ID, DagSpec, Schedule, TaskSpec, check_executor, dag_from_json
-from fluxd.core.ticks import EPOCH
 from fluxd.core.timetable import check_time, make_timetable
 from fluxd.errors import FluxError, Invalid
 

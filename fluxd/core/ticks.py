@@ -12,13 +12,13 @@ overlap: it exists twice). What happens then is said by the dag's `dst`:
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from fluxd.core.cron import ONE_DAY, Cron
+from fluxd.core.moment import EPOCH
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 ODD_DAYS_KEPT = 4

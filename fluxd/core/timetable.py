@@ -167,6 +167,19 @@ def _ticks(schedule: Schedule, zone: ZoneInfo, dst: str, start: datetime | None)
     return IntervalTicks(seconds, start)
 
 
+def waits_for_clock(timetable: Timetable, next_due_at: datetime | None, now: datetime) -> str | None:
+    """Where the clock was set back: that the schedule waits until it shows again what it showed before; else None."""
+    handled = None if next_due_at is None else timetable.due_before(next_due_at)
+    if next_due_at is None or handled is None or handled <= now:
+        return None
+    if timetable.first is not None and handled < timetable.first:
+        return None  # its dates begin later
+    return (
+        f"The clock shows {rfc3339(now)}, and the run due at {rfc3339(handled)} is done with already: the clock was "
+        f"set back. The next run is due at {rfc3339(next_due_at)}."
+    )
+
+
 def rfc3339(at: datetime) -> str:
     """A time as all JSON of Flux writes it: UTC, ending in Z."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"

@@ -12,6 +12,7 @@ from fluxd.core.commands import Command, DagCursor, Reply, Saves, Skip, StartAtt
 from fluxd.core.limits import Lanes
 from fluxd.core.live import Dag, LiveRun, Node, Plan, make_plan
 from fluxd.core.model import Attempt, InstanceKey
+from fluxd.core.moment import EPOCH, Moment, duration
 from fluxd.core.rules import COLUMN, Verdict
 from fluxd.core.run_json import run_to_json
 from fluxd.core.spec import LOCAL, DagSpec
@@ -37,6 +38,7 @@ class WorkingSet:
         self.occupying: dict[InstanceKey, Node] = {}  # the rows that hold a slot; limits are counted from them
         self.lanes = Lanes()
         self.timers = Timers(self._timer_is_true)
+        self.clock = Moment.at(EPOCH)  # the present, read once for the whole turn
         self.run_number = 0
         self.fence = 0
         self.manual_stamp: datetime | None = None
@@ -81,10 +83,12 @@ class WorkingSet:
         run, dag = live.run, live.dag
         self.runs[run.number] = live
         self.run_ids.add((run.dag_id, run.run_id))
-        (dag.running if run.state is RunState.RUNNING else dag.queued)[run.number] = live
+        if run.state is RunState.RUNNING:
+            dag.running[run.number] = live
+        else:
+            dag.enqueue(live)
         if run.due_at is not None:
-            dag.ticks[run.due_at] = live
-            dag.past.pop(run.due_at, None)
+            dag.add_tick(run.due_at, live)
             if dag.last_due_at is None or run.due_at > dag.last_due_at:
                 dag.last_due_at = run.due_at
             if dag.last_logical_date is None or run.logical_date > dag.last_logical_date:
@@ -97,17 +101,15 @@ class WorkingSet:
         self.run_ids.discard((run.dag_id, run.run_id))
         dag.running.pop(run.number, None)
         dag.queued.pop(run.number, None)
-        if run.due_at is not None:
-            dag.ticks.pop(run.due_at, None)
-            self.remember_past(live)
+        self.remember_past(live)
         self.to_advance[dag.dag_id] = dag
 
     def remember_past(self, live: LiveRun) -> None:
         """How the tasks of a run that has ended stand now: later runs may depend on it."""
         due, dag = live.run.due_at, live.dag
         if due is not None:
-            dag.past[due] = {node.key[1:]: node.instance.state for node in live.nodes}
-            dag.forget_past()
+            dag.add_past(due, {node.key[1:]: node.instance.state for node in live.nodes})
+            dag.forget_past(due)
 
     def restore_slot(self, node: Node) -> None:
         """An instance from the database may hold a slot."""
@@ -132,6 +134,8 @@ class WorkingSet:
             self._count(node, before, after)
         if state is State.NONE:
             self.to_judge.append(node)
+        if (state is State.NONE or after) and node.live.plan.looks_back and node.live.dag.first_late() is not None:
+            self.to_advance[node.live.run.dag_id] = node.live.dag  # its run may do nothing but wait now
 
     def _count(self, node: Node, before: int, after: int) -> None:
         live = node.live
@@ -151,9 +155,10 @@ class WorkingSet:
         if not live.open:
             self.to_close[live.run.number] = live
         if after and live.run.due_at is not None:
-            for other in live.dag.ticks.values():
-                if other.plan.looks_back and other is not live:
-                    self._wake_later(other, node)
+            after_it = live.dag.run_after(live.run.due_at)
+            other = None if after_it is None else live.dag.ticks.get(after_it)
+            if other is not None and other.plan.looks_back:
+                self._wake_later(other, node)
 
     def _wake_later(self, other: LiveRun, node: Node) -> None:
         """In another run of the dag, the same instance may have waited for its past."""
@@ -177,7 +182,7 @@ class WorkingSet:
             live.dag.running[run.number] = live
         elif state is RunState.QUEUED:
             live.dag.running.pop(run.number, None)
-            live.dag.queued[run.number] = live
+            live.dag.enqueue(live)
         self.touch_run(live)
 
     def touch_run(self, live: LiveRun) -> None:
@@ -279,45 +284,77 @@ class WorkingSet:
         due = dag.next_due_at
         if due is not None and due > now and due != dag.watched and dag.ticking:
             dag.watched = due
-            self.timers.push(due, Timer.TICK, dag.dag_id)
+            self.timers.push_tick(due, dag.dag_id)
+
+    def ago(self, at: datetime | None) -> timedelta:
+        """How long ago this was. All that is known of times from before this process is what the wall clock said."""
+        return timedelta() if at is None else max(timedelta(), self.clock.wall - at)
 
     def watch_run(self, live: LiveRun) -> None:
         """A running run has a dagrun_timeout: a timer wakes when it is over."""
-        if live.spec.dagrun_timeout is not None and live.run.started_at is not None:
-            at = live.run.started_at + timedelta(seconds=live.spec.dagrun_timeout)
-            self.timers.push(at, Timer.RUN, live.run.number)
+        if live.spec.dagrun_timeout is not None:
+            self.timers.push_awake(live.began + duration(live.spec.dagrun_timeout), Timer.RUN, live.run.number)
 
-    def watch_attempt(self, node: Node) -> None:
-        """An attempt has an execution_timeout, a waiting one a deadline too."""
-        instance, until = node.instance, execution_deadline(node)
-        if until is not None:
-            self.timers.push(until, Timer.TIMEOUT, instance.fence)
-        if instance.state is State.WAITING and instance.wait_until is not None:
-            self.timers.push(instance.wait_until, Timer.WAIT, instance.fence)
+    def watch_process(self, node: Node) -> None:
+        """An attempt that runs or waits has an execution_timeout: a timer wakes when it is over."""
+        limit = execution_limit(node)
+        if limit is not None:
+            self.timers.push_awake(node.began + limit, Timer.TIMEOUT, node.instance.fence)
+
+    def watch_pause(self, node: Node) -> None:
+        """An instance is tried again at its `retry_at`: a timer wakes then, as far from now as that is from now."""
+        if node.instance.retry_at is not None:
+            node.due = self.clock.elapsed + node.instance.retry_at - self.clock.wall
+            self.timers.push_elapsed(node.due, Timer.RETRY, node.instance.key)
+
+    def watch_wait(self, node: Node) -> None:
+        """A waiting instance has a deadline, `wait_until`: a timer wakes then, as far from now as that is from now."""
+        if node.instance.wait_until is not None:
+            node.due = self.clock.elapsed + node.instance.wait_until - self.clock.wall
+            self.timers.push_elapsed(node.due, Timer.WAIT, node.instance.fence)
+
+    def shift_deadlines(self, step: timedelta) -> None:
+        """The wall clock was set: what is stored as a date, and means a pause or a wait, moves with it."""
+        for live in self.runs.values():
+            for node in live.nodes:
+                instance = node.instance
+                if instance.retry_at is None and instance.wait_until is None:
+                    continue
+                instance.retry_at = shifted(instance.retry_at, step)
+                instance.wait_until = shifted(instance.wait_until, step)
+                self.touch(node)
+                if instance.state is State.WAITING:
+                    self.watch_wait(node)
+                else:
+                    self.watch_pause(node)
 
     def find(self, key: InstanceKey) -> Node | None:
         live = self.runs.get(key[0])
         return None if live is None else live.node(*key[1:])
 
-    def _timer_is_true(self, at: datetime, kind: Timer, key: Any) -> bool:
-        if kind is Timer.TICK:
-            dag = self.dags.get(key)
-            return dag is not None and dag.next_due_at == at and dag.ticking
-        if kind is Timer.RETRY:
-            node = self.find(key)
-            return node is not None and node.instance.retry_at == at
-        if kind is Timer.RUN:
-            live = self.runs.get(key)
-            if live is None or live.run.state is not RunState.RUNNING or live.run.cancelling:
-                return False
-            started, limit = live.run.started_at, live.spec.dagrun_timeout
-            return live.run.reason is None and started is not None and at == started + timedelta(seconds=limit or 0)
-        node = self.attempts.get(key)
-        if node is None:
-            return False
-        if kind is Timer.WAIT:
-            return node.instance.state is State.WAITING and node.instance.wait_until == at
-        return execution_deadline(node) == at and node.instance.stop_reason is None
+    def _timer_is_true(self, at: timedelta, kind: Timer, key: Any) -> bool:
+        match kind:
+            case Timer.TICK:
+                dag = self.dags.get(key)
+                return dag is not None and dag.next_due_at == EPOCH + at and dag.ticking
+            case Timer.RETRY:
+                node = self.find(key)
+                return node is not None and node.instance.retry_at is not None and node.due == at
+            case Timer.WAIT:
+                node = self.attempts.get(key)
+                return node is not None and node.instance.state is State.WAITING and node.due == at
+            case Timer.TIMEOUT:
+                node = self.attempts.get(key)
+                if node is None or node.instance.stop_reason is not None:
+                    return False
+                limit = execution_limit(node)
+                return limit is not None and at == node.began + limit
+            case Timer.RUN:
+                live = self.runs.get(key)
+                if live is None or live.run.state is not RunState.RUNNING or live.run.cancelling or live.run.reason:
+                    return False
+                seconds = live.spec.dagrun_timeout
+                return seconds is not None and at == live.began + duration(seconds)
 
     def end_turn(self) -> Turn:
         """Everything that changed, as copies that nobody changes afterwards."""
@@ -346,15 +383,18 @@ class WorkingSet:
         return Turn(saves, commands)
 
 
-def execution_deadline(node: Node) -> datetime | None:
-    """When the execution_timeout of an attempt is over, counted from its start, whether it runs or waits.
+def execution_limit(node: Node) -> timedelta | None:
+    """How long an attempt may take from its start, whether it runs or waits.
 
-    None where it has none; and for a sensor whose own timeout is no longer, so that it is told what did not come.
+    None where it has no execution_timeout; and for a sensor whose own timeout is no longer, so that it is told what did
+    not come.
     """
     instance, limit = node.instance, node.task.execution_timeout
-    if limit is None or instance.started_at is None or instance.state not in (State.RUNNING, State.WAITING):
+    if limit is None or instance.state not in (State.RUNNING, State.WAITING):
         return None
     timeout = (instance.wait or {}).get("timeout") if instance.state is State.WAITING else None
-    if timeout is not None and float(timeout) <= limit:
-        return None
-    return instance.started_at + timedelta(seconds=limit)
+    return None if timeout is not None and float(timeout) <= limit else duration(limit)
+
+
+def shifted(at: datetime | None, step: timedelta) -> datetime | None:
+    return None if at is None else at + step

@@ -220,6 +220,8 @@ def next_runs(session: Session, dag_id: str, start: str | None, count: int) -> N
     coming = answer.body
     if coming["paused"]:
         sys.stderr.write(f"{dag_id} is paused: nothing of this happens before 'fluxctl dags unpause {dag_id}'.\n")
+    if coming["runs"] and coming["reason"]:
+        sys.stderr.write(f"{coming['reason']}\n")
     upcoming_table(coming["runs"], coming["reason"])
 
 

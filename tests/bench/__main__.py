@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fluxd.store import binaries
-from tests.bench import catchup, chains, crowd, files, idle, latency, limits, starting
+from tests.bench import catchup, chains, crowd, files, idle, latency, limits, starting, turns
 from tests.bench.figures import Figure, short
 
 CASES: dict[str, Callable[[int], list[Figure]]] = {
@@ -30,6 +30,7 @@ CASES: dict[str, Callable[[int], list[Figure]]] = {
     "g": files.measure,
     "h": catchup.measure,
     "i": limits.measure,
+    "j": turns.measure,
 }
 COLOURS = {"aim": "green", "target": "cyan", "missed": "bold red", "": "default"}
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from fluxd.config import ExecutorSettings, Settings
 from fluxd.containment import Containment
 from fluxd.core.commands import BeginWait, Saves, Turn
 from fluxd.core.events import Event
+from fluxd.core.moment import Moment
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.core.spec import LOCAL, WAITING_ROOM
@@ -37,15 +37,15 @@ class Watched(Scheduler):
         super().__init__(parallelism)
         self._world = world
 
-    def recover(self, snapshot: Snapshot, now: datetime) -> Turn:
-        turn = super().recover(snapshot, now)
-        self._world.oracle.recovered(self, snapshot, now, turn)
+    def recover(self, snapshot: Snapshot, now: Moment, since: Moment | None = None) -> Turn:
+        turn = super().recover(snapshot, now, since)
+        self._world.oracle.recovered(self, snapshot, now.wall, turn)
         return turn
 
-    def handle(self, events: Iterable[Event], now: datetime) -> Turn:
+    def handle(self, events: Iterable[Event], now: Moment) -> Turn:
         events = list(events)
         turn = super().handle(events, now)
-        self._world.oracle.decided(self, events, now, turn)
+        self._world.oracle.decided(self, events, now.wall, turn)
         return turn
 
 
@@ -91,7 +91,7 @@ class Fluxd:
             start_messages=self.launcher.messages,
             on_saved=self._saved,
             on_loaded=lambda loaded: self.launcher.recall(loaded.with_xcoms),
-            now=world.daemon_now,
+            clock=lambda: Moment.at(world.daemon_now()),
         )
         self.link = Link(world, self)
         self.engine.executors = {LOCAL: self.link}

@@ -252,8 +252,9 @@ class Oracle:
 
     def _check_retry_at(self, decision: Decision, old: Instance | None, row: Instance, task: TaskSpec) -> None:
         lost = [event for event in decision.events or () if isinstance(event, AttemptLost) and event.fence == row.fence]
+        since_clear = max(1, 1 + task.retries - (row.max_tries - row.try_number))
         seconds = retry_delay(
-            row.try_number, max(0.0, task.retry_delay), task.retry_exponential_backoff, task.max_retry_delay
+            since_clear, max(0.0, task.retry_delay), task.retry_exponential_backoff, task.max_retry_delay
         )
         if lost and not lost[0].began:
             return  # nothing ran: it is not a retry of the task

@@ -123,11 +123,11 @@ def _verdict(rule: str, kinds: tuple[str, ...]) -> str:
 
 
 def retry_delay(tries: int, retry_delay: float, backoff: bool, max_retry_delay: float | None) -> float:
-    """Seconds between the end of try number `tries` and the next try."""
+    """Seconds between the end of the `tries`-th try since the last clear and the next try."""
     seconds = retry_delay
     if backoff:
         for _ in range(tries - 1):
-            seconds = min(seconds + seconds, 86400.0)
+            seconds = min(seconds + seconds, max(retry_delay, 86400.0))
     if max_retry_delay is not None and seconds > max_retry_delay:
         seconds = max_retry_delay
     return seconds

@@ -14,7 +14,7 @@ import pytest
 
 from fluxd import config, dagfiles, dagfolder
 from fluxd.core.events import DagLoaded, DagRemoved, Event
-from fluxd.dagfiles import DagFiles, StoredFile, dag_files
+from fluxd.dagfiles import DagFiles, StoredFile, dag_files, in_slices
 from fluxd.dagfolder import python_files
 from fluxd.errors import Refused
 
@@ -424,3 +424,19 @@ def test_links_in_a_circle_end(folder: Folder) -> None:
     (folder.path / "nowhere.py").symlink_to("nowhere.py")
     assert set(python_files(folder.path).stamps) == {"x.py", "team/y.py"}
     assert set(python_files(folder.path, "team").stamps) == {"team/y.py"}
+
+
+@pytest.mark.anyio
+async def test_a_file_of_many_dags_lets_others_have_their_say() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert [one async for one in in_slices(range(1000))] == list(range(1000))
+    task.cancel()
+    assert turns >= 20

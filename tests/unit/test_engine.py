@@ -10,6 +10,7 @@ import pytest
 from fluxd.core.commands import BeginWait, Saves, StartAttempt
 from fluxd.core.events import AttemptEnded, CancelRun, ClearTasks, DagLoaded, TriggerRun
 from fluxd.core.model import Instance, InstanceKey, Run
+from fluxd.core.moment import Moment
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.core.spec import LOCAL
@@ -106,7 +107,7 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     made = World()
-    await made.engine.perform(made.engine.scheduler.recover(Snapshot(), NOON))
+    await made.engine.perform(made.engine.scheduler.recover(Snapshot(), Moment.at(NOON)))
     made.engine.post(DagLoaded(SPEC, 1))
     task = asyncio.create_task(made.engine.run())
     async with asyncio.timeout(LONG_S):

@@ -13,7 +13,7 @@ from fluxd.errors import NotFound, Refused
 from fluxd.store import api_views
 from fluxd.web.api import serializers
 from fluxd.web.api.answers import answer
-from fluxd.web.api.upcoming import coming_runs, why_nothing_comes
+from fluxd.web.api.upcoming import coming_runs, what_to_know
 from fluxd.web.api.validation import Ask, in_zone, nearest
 
 
@@ -123,7 +123,7 @@ async def upcoming(ask: Ask) -> web.Response:
             "paused": row["paused"],
             "timezone": spec.timezone,
             "runs": runs,
-            "reason": None if runs else why_nothing_comes(spec, row["next_due_at"]),
+            "reason": what_to_know(spec, row["next_due_at"], runs),
         }
     )
 

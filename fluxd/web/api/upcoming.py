@@ -5,7 +5,7 @@ from typing import Any
 
 from fluxd.core.cronwords import schedule_in_words
 from fluxd.core.spec import DagSpec, Schedule
-from fluxd.core.timetable import next_runs, rfc3339
+from fluxd.core.timetable import make_timetable, next_runs, rfc3339, waits_for_clock
 from fluxd.errors import FluxError
 
 
@@ -34,8 +34,14 @@ def coming_runs(
     )
 
 
-def why_nothing_comes(spec: DagSpec, next_due_at: datetime | None) -> str:
-    """Why there are no runs to come, as one sentence."""
+def what_to_know(spec: DagSpec, next_due_at: datetime | None, runs: list[dict[str, Any]]) -> str | None:
+    """Why there are no runs to come, or why they are so far away, in words; None: there is nothing to be said."""
+    if not runs:
+        return _why_nothing_comes(spec, next_due_at)
+    return waits_for_clock(make_timetable(spec), next_due_at, datetime.now(UTC).replace(microsecond=0))
+
+
+def _why_nothing_comes(spec: DagSpec, next_due_at: datetime | None) -> str:
     if spec.schedule.kind == "none":
         return "Nothing comes: it has no schedule, so it runs only when triggered."
     if spec.schedule.kind == "once" and next_due_at is None:

@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fluxd.core.commands import AckAttempt, BeginWait, DagCursor, KillAttempt, Reply, Skip, StartAttempt, Turn
-from fluxd.core.events import AttemptEnded, AttemptStarted, DagLoaded, Event, TriggerRun
+from fluxd.core.events import AttemptEnded, AttemptStarted, ClearTasks, DagLoaded, Event, TriggerRun
 from fluxd.core.model import Attempt, Instance, InstanceKey, Run
+from fluxd.core.moment import EPOCH, Moment
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Revived, Snapshot
 from fluxd.core.spec import DagSpec, TaskSpec
@@ -37,7 +38,8 @@ class Dialogue:
         self.cursors: dict[str, DagCursor] = {}
         self.skips: list[Skip] = []
         self.specs = dict(enumerate(specs, 1))
-        self.turn = self._saved(self.scheduler.recover(Snapshot(**snapshot), now))
+        self.slept = self.shift = timedelta()  # what the machine slept, and what its wall clock was set by
+        self.turn = self._saved(self.scheduler.recover(Snapshot(**snapshot), self.moment()))
         if specs:
             self.say(*(DagLoaded(spec, number) for number, spec in self.specs.items()))
 
@@ -52,7 +54,27 @@ class Dialogue:
 
     def say(self, *events: Event) -> Turn:
         """These events, now."""
-        return self._saved(self.scheduler.handle(events, self.now))
+        return self._saved(self.scheduler.handle(events, self.moment()))
+
+    def moment(self) -> Moment:
+        elapsed = self.now - self.shift - EPOCH
+        return Moment(self.now, elapsed - self.slept, elapsed)
+
+    def wake_at(self) -> datetime | None:
+        """When the scheduler wants to be called, as the wall clock stands."""
+        delay = self.scheduler.wake_in(self.moment())
+        return None if delay is None else self.now + delay
+
+    def set_clock(self, seconds: float) -> Turn:
+        """The wall clock is set forward, or back; no time passes."""
+        self.now += timedelta(seconds=seconds)
+        self.shift += timedelta(seconds=seconds)
+        return self.say()
+
+    def sleep(self, seconds: float) -> Turn:
+        """The machine sleeps; the scheduler looks when it is awake again."""
+        self.slept += timedelta(seconds=seconds)
+        return self.wait(seconds)
 
     def wait(self, seconds: float) -> Turn:
         """Time passes and nothing else happens."""
@@ -65,6 +87,18 @@ class Dialogue:
         self.say(TriggerRun(1, dag_id, **fields))
         (number,) = set(self.runs) - before
         return number
+
+    def load(self, spec: DagSpec) -> Turn:
+        """A new version of a dag."""
+        number = max(self.specs, default=0) + 1
+        self.specs[number] = spec
+        return self.say(DagLoaded(spec, number))
+
+    def clear(self, *task_ids: str, run: int = 1, **fields: Any) -> Turn:
+        """Clear tasks of a run (all, if none is named)."""
+        revive = None if self.scheduler.is_live(run) else self.revived(run)
+        keys = tuple((run, task_id, -1) for task_id in task_ids)
+        return self.say(ClearTasks(1, run, keys, revive=revive, **fields))
 
     def started(self, *fences: int) -> Turn:
         return self.say(*(AttemptStarted(fence, 1000 + fence, self.now) for fence in fences))

@@ -124,7 +124,7 @@ def test_retries_wait_their_delay() -> None:
     flux.trigger()
     flux.ended(1, FAILED)
     assert flux.state("a") == "up_for_retry"
-    assert flux.scheduler.wake_at() == NOON + timedelta(seconds=60)
+    assert flux.wake_at() == NOON + timedelta(seconds=60)
     assert not flux.wait(59).saves
     flux.wait(1)
     assert (flux.starts(), flux.fence("a")) == (["a"], 2)
@@ -138,7 +138,7 @@ def test_retry_delays_double_up_to_their_limit() -> None:
     waited = []
     for fence in range(1, 5):
         flux.ended(fence, FAILED)
-        wake = flux.scheduler.wake_at()
+        wake = flux.wake_at()
         assert wake is not None
         waited.append((wake - flux.now).total_seconds())
         flux.wait(waited[-1])
@@ -358,3 +358,40 @@ def test_a_waiting_task_has_its_execution_timeout_and_its_timeout(
     assert (flux.instances[(1, "a", -1)].reason or "").startswith(code)
     # A try that took too long is tried again; a sensor that had its whole time is not.
     assert flux.state("a") == ("up_for_retry" if code == "FLX-3503" else "failed")
+
+
+def pauses(flux: Dialogue, tries: int) -> list[float]:
+    """The pause after each of these failed tries but the last."""
+    waited = []
+    for _ in range(tries - 1):
+        flux.ended(flux.fence("a"), FAILED)
+        wake = flux.wake_at()
+        assert wake is not None
+        waited.append((wake - flux.now).total_seconds())
+        flux.wait(waited[-1])
+    flux.ended(flux.fence("a"), FAILED)
+    return waited
+
+
+def test_pauses_begin_anew_after_a_clear() -> None:
+    flux = Dialogue(dag(task("a", retries=2, retry_delay=1.0, retry_exponential_backoff=True)))
+    flux.trigger()
+    assert pauses(flux, 3) == [1, 2]
+    for _ in range(2):
+        flux.clear("a")
+        assert pauses(flux, 3) == [1, 2]
+
+
+def test_a_process_that_never_began_lengthens_no_pause() -> None:
+    flux = Dialogue(dag(task("a", retries=2, retry_delay=1.0, retry_exponential_backoff=True)))
+    flux.trigger()
+    flux.say(AttemptLost(1, flux.now, "its runner died before its process began", began=False))
+    flux.wait(1)
+    assert pauses(flux, 3) == [1, 2]
+
+
+def test_doubling_ends_at_a_day_or_at_the_delay_asked_for() -> None:
+    for delay, expected in ((172800.0, [172800.0] * 3), (40000.0, [40000.0, 80000.0, 86400.0])):
+        flux = Dialogue(dag(task("a", retries=3, retry_delay=delay, retry_exponential_backoff=True)))
+        flux.trigger()
+        assert pauses(flux, 4) == expected

@@ -133,7 +133,7 @@ def test_a_message_that_is_not_about_a_live_leg_of_its_sender_changes_nothing(st
     happened, fence, messages = STATES[state]
     for name, say in messages.items():
         flux = happened()
-        wake = flux.scheduler.wake_at()
+        wake = flux.wake_at()
         before = (dict(flux.runs), dict(flux.instances), dict(flux.attempts))
         event = say(fence)
         turn = flux.say(event)
@@ -141,7 +141,7 @@ def test_a_message_that_is_not_about_a_live_leg_of_its_sender_changes_nothing(st
         assert (flux.runs, flux.instances, flux.attempts) == before, (state, name)
         acknowledged = isinstance(event, AttemptEnded | AttemptLost)
         assert turn.commands == ([AckAttempt(fence, event.executor)] if acknowledged else []), (state, name)
-        assert flux.scheduler.wake_at() == wake, (state, name)
+        assert flux.wake_at() == wake, (state, name)
 
 
 def test_what_hands_its_work_over_is_over_and_the_wait_has_a_leg_of_its_own() -> None:

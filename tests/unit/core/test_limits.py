@@ -1,12 +1,15 @@
 """Limits: who starts first, and who waits for what."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from fluxd.core.events import ClearTasks, DagLoaded, PoolSet
-from tests.unit.core.dialogue import Dialogue, dag, task
+from fluxd.core.events import ClearTasks, DagLoaded, MarkTasks, PoolSet, TriggerRun
+from fluxd.core.spec import Schedule
+from fluxd.core.states import State
+from tests.unit.core.dialogue import NOON, Dialogue, dag, task
 
 
 def why(flux: Dialogue, task_id: str, run: int = 1) -> str:
@@ -112,3 +115,63 @@ def test_a_running_task_is_held_to_the_time_of_the_version_its_run_goes_on_with(
     flux.say(ClearTasks(9, 1, ((1, "b", -1),)))
     flux.wait(61)
     assert flux.instances[1, "a", -1].stop_reason == "timeout"
+
+
+def test_a_dag_beside_a_backlog_begins_at_once() -> None:
+    hourly = Schedule("cron", "0 * * * *")
+    backlog = dag(task("a", kind="empty"), dag_id="backlog", schedule=hourly, start_date=NOON - timedelta(days=1000),
+                  catchup=True, max_active_runs=100)  # fmt: skip
+    flux = Dialogue(backlog, dag(task("a"), dag_id="d"))
+    assert flux.wake_at() == flux.now  # the backlog has work for many turns
+    flux.say(TriggerRun(1, "d"))
+    assert flux.starts() == ["a"]
+
+
+def test_dags_of_equal_priority_start_in_turns() -> None:
+    flux = Dialogue(dag(*(task(f"t{number}") for number in range(9)), dag_id="crowd"), dag(task("x")), parallelism=1)
+    flux.trigger("crowd")
+    flux.trigger("d")
+    flux.ended(1)
+    assert flux.starts() == ["x"]
+
+
+def test_a_wide_task_is_not_overtaken_for_ever() -> None:
+    narrow = [task(f"n{number}") for number in range(6)]
+    flux = Dialogue(dag(*narrow), dag(task("wide", pool_slots=2), dag_id="w"), pools={"default_pool": 2})
+    flux.trigger()
+    flux.trigger("w")
+    flux.ended(1)
+    assert flux.starts() == []
+    assert why(flux, "n2") == "ready; it comes after w.wide, which waits for 2 slots of pool 'default_pool'"
+    flux.ended(2)
+    assert flux.starts() == ["wide"]
+
+
+EDITS = {"pool": {"pool": "other"}, "priority": {"priority_weight": 9}, "slots": {"pool_slots": 2}, "same": {}}
+
+
+@pytest.mark.parametrize("act", ["clear", "clear twice", "clear another", "mark"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_task_stands_in_one_lane(edit: str, act: str) -> None:
+    """The pool, the priority or the slots of a ready task are edited, and its run takes the newest version."""
+    pools = {"default_pool": 1, "other": 0}
+    before = (task("busy"), task("ready"), task("third"))
+    flux = Dialogue(dag(*before), pools=pools, parallelism=9)
+    flux.trigger()
+    assert flux.states() == {"busy": "queued", "ready": "scheduled", "third": "scheduled"}
+    flux.load(dag(before[0], task("ready", **EDITS[edit]), before[2]))
+    match act:
+        case "clear":
+            flux.clear("ready")
+        case "clear twice":
+            flux.clear("ready")
+            flux.clear("ready")
+        case "clear another":
+            flux.clear("third")
+        case "mark":
+            flux.clear("third")
+            flux.say(MarkTasks(3, 1, ((1, "ready", -1),), State.SUCCESS))
+    flux.say(PoolSet("default_pool", 9), PoolSet("other", 9))
+    started = [row.task_id for row in flux.instances.values() if row.try_number]
+    assert sorted(started) == (["busy", "third"] if act == "mark" else ["busy", "ready", "third"])
+    assert all(row.try_number <= 1 for row in flux.instances.values())

@@ -76,7 +76,7 @@ def test_timers_are_set_again() -> None:
     flux.started(2)
     flux.ended(1, FAILED)
     again = flux.restarted()
-    assert again.scheduler.wake_at() == NOON + timedelta(seconds=60)
+    assert again.wake_at() == NOON + timedelta(seconds=60)
     again.wait(60)
     assert again.starts() == ["a"]
     again.wait(40)

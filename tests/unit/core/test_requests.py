@@ -348,7 +348,7 @@ def test_pause_is_stored_and_answered() -> None:
     flux.say(PauseDag(3, "d", True))
     assert flux.reply().value == {"dag_id": "d", "paused": True}
     assert flux.cursors["d"].paused
-    assert flux.scheduler.wake_at() is None
+    assert flux.wake_at() is None
 
 
 def test_forget_is_refused_while_runs_live() -> None:
