@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -219,6 +220,10 @@ class Daemon:
 
     def api(self, method: str, path: str, body: Any = None, *, patience: float = 60.0, **query: Any) -> Any:
         """Ask the JSON API over the Unix socket; `path` comes after /api/v1. Raises ApiError for a problem."""
+        kept = self._connection.sock if self._connection is not None else None
+        # fluxd closes a connection that nobody uses for a while: that is seen as something to read.
+        if kept is not None and select.select([kept], [], [], 0)[0]:
+            self._disconnect()
         if self._connection is None:
             self._connection = UnixConnection(self.home / "fluxd.sock", patience)
         else:
