@@ -100,7 +100,7 @@ def update(working: WorkingSet, dag: Dag, spec: DagSpec, version_id: int, now: d
     dag.spec, dag.version_id, dag.plan = spec, version_id, working.plan(version_id, spec)
     dag.timetable, dag.trouble = _timetable(spec)
     was_removed, dag.removed = dag.removed, False
-    if dag.timetable != old and not _same_ticks(before, spec, dag):
+    if dag.timetable != old and not _same_ticks(before, spec, dag, now):
         _change_ticks(working, dag, old, now)
     elif was_removed and not dag.paused:
         skip_missed(working, dag, now, "the dag's file was away")
@@ -108,11 +108,15 @@ def update(working: WorkingSet, dag: Dag, spec: DagSpec, version_id: int, now: d
     working.to_advance[dag.dag_id] = dag
 
 
-def _same_ticks(before: DagSpec, spec: DagSpec, dag: Dag) -> bool:
+def _same_ticks(before: DagSpec, spec: DagSpec, dag: Dag, now: datetime) -> bool:
     """Whether the cursor still stands right: the schedule is the same and the dates still hold it."""
     if (before.schedule, before.timezone, before.dst) != (spec.schedule, spec.timezone, spec.dst):
         return False
-    return dag.next_due_at is not None and dag.timetable.kind != "once" and dag.timetable.is_due(dag.next_due_at)
+    due = dag.next_due_at
+    if due is None or dag.timetable.kind == "once" or not dag.timetable.is_due(due):
+        return False
+    # An earlier start_date brings ticks before the one that would have been next.
+    return due <= now or dag.timetable.due_after(max(now, dag.last_due_at or now)) == due
 
 
 def _change_ticks(working: WorkingSet, dag: Dag, old: Timetable, now: datetime) -> None:

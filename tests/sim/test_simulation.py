@@ -16,7 +16,7 @@ FIXED = 600
 FRESH = 400
 SLICES = 10
 # What earlier versions failed on.
-REMEMBERED = (11436, 17787, 103550, 110330, 134010, 70355, 70485)
+REMEMBERED = (11436, 17787, 103550, 110330, 134010, 70355, 70485, 7399450690)
 
 
 def lives(first: int, count: int) -> None:

@@ -63,6 +63,13 @@ def test_a_dag_whose_file_was_away_at_the_start_ticks_when_it_is_back() -> None:
     assert dues(flux) == [at(13)]
 
 
+def test_an_earlier_start_date_brings_the_ticks_before_the_one_that_was_next() -> None:
+    flux = Dialogue(hourly(start_date=at(20)))
+    assert flux.cursors["d"].next_due_at == at(21)
+    flux.say(DagLoaded(hourly(start_date=at(8)), 2))
+    assert flux.cursors["d"].next_due_at == at(13)
+
+
 @pytest.mark.parametrize("start_date", [None, at(0)])
 def test_a_dag_without_a_run_yet_that_now_catches_up_loses_no_tick_it_owed(start_date: datetime | None) -> None:
     flux = Dialogue(hourly(start_date=start_date))
