@@ -28,14 +28,14 @@ from fluxd.errors import FluxError, Refused, Unavailable
 from fluxd.launch import Version, XComs
 from fluxd.observations import Seen, observe
 from fluxd.progress import Told
+from fluxd.retrying import Retrying
 from fluxd.store import dags, forgotten, jobs, lock, quarantine, schema, turns, worker
 from fluxd.store.database import DATA, GONE, PASSING, TAKEN_STATE, Database, answering, connect, in_words
 from fluxd.store.loading import Loaded, load
 from fluxd.store.quarantine import Evidence
 from fluxd.store.queries import QUERIES
 
-RETRY_FIRST_S = 0.2
-RETRY_MAX_S = 5.0
+RETRY_FIRST_S = 0.1
 ANSWER_S = 60.0
 LOOKUP_S = 10.0  # what a request of a person may hold the engine up
 RELEASE_S = 5.0
@@ -115,7 +115,7 @@ class Persistence:
         """Do this over the connection that holds the lock, however long it is away."""
         async with self._writing:
             away_since: float | None = None
-            delay_s = RETRY_FIRST_S
+            retrying = Retrying(Seen.TURN_RETRIED, RETRY_FIRST_S)
             while True:
                 self.last_try = time.monotonic()
                 try:
@@ -130,9 +130,7 @@ class Persistence:
                 except (FluxError, asyncpg.PostgresError, *GONE) as error:
                     away_since = away_since or time.monotonic()
                     reason = error.message if isinstance(error, FluxError) else quarantine.cause(error)
-                    observe(Seen.TURN_RETRIED, reason=reason, seconds=delay_s)
-                await asyncio.sleep(delay_s)
-                delay_s = min(RETRY_MAX_S, delay_s * 2)
+                await retrying.pause(reason)
             self.last_save = time.monotonic()
             if away_since is not None:
                 observe(Seen.TURN_SAVED_AGAIN, seconds=self.last_save - away_since)
@@ -244,16 +242,14 @@ class Persistence:
 
     async def _patiently(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Do this, however long the database is away: it is work that nobody else would do again."""
-        delay_s = RETRY_FIRST_S
+        retrying = Retrying(Seen.DATABASE_AWAITED, RETRY_FIRST_S)
         while True:
             try:
                 async with self._worker() as conn:
                     return await work(conn)
             except (Unavailable, *PASSING) as error:
                 reason = error.message if isinstance(error, Unavailable) else str(error)
-                observe(Seen.DATABASE_AWAITED, reason=reason, seconds=delay_s)
-            await asyncio.sleep(delay_s)
-            delay_s = min(RETRY_MAX_S, delay_s * 2)
+            await retrying.pause(reason)
 
     # ------------------------------------------------------------------------------------------ the supervisor's
 
