@@ -35,8 +35,8 @@ BUGS = (
     Bug(
         "backoff counts one try too many",
         "core/attempts.py",
-        "min(node.instance.try_number - 1, 60)",
-        "min(node.instance.try_number, 60)",
+        "min(tries - 1, 60)",
+        "min(tries, 60)",
     ),
     Bug(
         "max_retry_delay is forgotten",
@@ -114,20 +114,20 @@ BUGS = (
     ),
     Bug(
         "an execution_timeout starts with the queue",
-        "core/working_set.py",
-        "    return instance.started_at + timedelta(seconds=limit)\n",
-        "    return (instance.queued_at or instance.started_at) + timedelta(seconds=limit)\n",
+        "core/attempts.py",
+        "node.began = working.clock.awake - working.ago(event.at)",
+        "node.began = working.clock.awake - working.ago(instance.queued_at)",
     ),
     Bug(
         "a timeout is not watched again after a restart",
         "core/recovery.py",
-        "            working.watch_attempt(node)\n",
+        "    working.watch_process(node)\n",
         "",
     ),
     Bug(
         "a retry is not watched again after a restart",
         "core/recovery.py",
-        "            working.timers.push(instance.retry_at, Timer.RETRY, instance.key)\n",
+        "            working.watch_pause(node)\n",
         "            pass\n",
     ),
     Bug(
@@ -208,8 +208,8 @@ BUGS = (
     Bug(
         "max_active_runs lets one more in",
         "core/run_starts.py",
-        "if len(dag.running) >= max(1, dag.spec.max_active_runs):",
-        "if len(dag.running) > max(1, dag.spec.max_active_runs):",
+        "return len(dag.running) >= max(1, dag.spec.max_active_runs)",
+        "return len(dag.running) > max(1, dag.spec.max_active_runs)",
     ),
     Bug(
         "catch-up loses the last tick",

@@ -155,6 +155,11 @@ class Oracle:
     def look_at_the_clock(self) -> None:
         self.deadlines.check()
 
+    @property
+    def _set_back(self) -> bool:
+        """Whether the wall clock was set back in this life: then the dates of rows do not say how long things took."""
+        return self.world.faults["clock set back"] > 0
+
     # -- rows -----------------------------------------------------------------------------------------------------
 
     def task(self, row: Instance) -> TaskSpec:
@@ -176,7 +181,7 @@ class Oracle:
             limit = task.execution_timeout
             begun = row.started_at
             require(
-                limit is not None and begun is not None and now >= begun + timedelta(seconds=limit),
+                limit is not None and begun is not None and (self._set_back or now >= begun + timedelta(seconds=limit)),
                 "timed out too early:",
                 row,
                 now,
@@ -184,13 +189,13 @@ class Oracle:
         reason = row.reason or ""
         if reason.startswith("FLX-3503") and old is not None and old.state == "waiting" and old.reason != reason:
             limit, begun = task.execution_timeout, old.started_at
-            early = limit is None or begun is None or now < begun + timedelta(seconds=limit)
+            early = limit is None or begun is None or not (self._set_back or now >= begun + timedelta(seconds=limit))
             require(not early, "a wait was timed out too early:", old, now)
         if reason.startswith("FLX-3505") and (old is None or old.reason != reason):
             require(old is not None and old.wait_until is not None and now >= old.wait_until, "gave up early:", row)
             soft = (old.wait or {}).get("soft_fail")
             require(old.state != "waiting" or row.state == ("skipped" if soft else "failed"), "soft_fail:", row)
-        self._check_wait(old, row, now)
+        self._check_wait(old, row, now, decision.events is None)
         self._check_budget(decision, old, row, task, requests, change)
         begun = fresh and row.fence is not None and self.tables.attempts[row.fence].leg == 1
         if begun:
@@ -200,7 +205,7 @@ class Oracle:
             require(row.try_number == old.try_number, "try number without a try:", old, "->", row)
         results.check_instance(decision, old, row, task, change, self.budgets.get(row.key, 0))
 
-    def _check_wait(self, old: Instance | None, row: Instance, now: datetime) -> None:
+    def _check_wait(self, old: Instance | None, row: Instance, now: datetime, recovery: bool) -> None:
         """The time of a wait is counted from its first beginning, and a cleared sensor has its whole time again."""
         key = row.key
         if row.state == "none" or (old is not None and old.state in DONE and row.state not in DONE):
@@ -215,6 +220,10 @@ class Oracle:
                     require(row.wait_until == latest, "the deadline of", row, "is not", latest)
         if old is not None and old.wait_until is not None and row.wait_until is not None and row.state != "none":
             same = old.wait_until == row.wait_until or "none" in (old.state, row.state) or old.state in DONE
+            # The clock was set back while nobody looked: a wait is never longer than its timeout.
+            timeout = (row.wait or {}).get("timeout")
+            if recovery and isinstance(timeout, int | float):
+                same |= row.wait_until == min(old.wait_until, now + timedelta(seconds=max(1.0, timeout)))
             require(same or old.stop_reason == "restart", "a deadline moved:", old, "->", row)
 
     def _check_judgement(self, row: Instance, task: TaskSpec, run: Run, before: str | None, change: Change) -> None:
@@ -317,8 +326,9 @@ class Oracle:
         if reason.startswith("FLX-3506") and (old is None or old.reason != reason):
             limit_s = self.tables.versions[run.version_id].dagrun_timeout
             begun = run.started_at
+            over = begun is not None and (self._set_back or decision.now >= begun + timedelta(seconds=limit_s or 0))
             require(
-                limit_s is not None and begun is not None and decision.now >= begun + timedelta(seconds=limit_s),
+                limit_s is not None and over,
                 "dagrun_timeout too early",
                 run,
             )
@@ -383,6 +393,14 @@ class Oracle:
                 total >= self.world.parallelism
                 or pools[task.pool] + task.pool_slots > self.pools.get(task.pool, 0)
                 or dags[run.dag_id] >= limit_of(run)
+                # A task of more slots, of no lower priority, is waited for: it would be overtaken for ever.
+                or any(
+                    its.pool == task.pool
+                    and its.priority_weight >= task.priority_weight
+                    and pools[its.pool] + its.pool_slots > self.pools.get(its.pool, 0) >= its.pool_slots
+                    and dags[its_run.dag_id] < limit_of(its_run)
+                    for _, its, its_run in ready
+                )
             )
             require(closed, "it could run and does not:", row)
 
