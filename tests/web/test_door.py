@@ -366,6 +366,6 @@ async def test_an_address_of_the_machine_is_ours_where_we_listen_on_all(
 async def test_health_says_no_more_than_it_must(served: Served, http: aiohttp.ClientSession) -> None:
     async with http.get(served.url + "/healthz") as response:
         assert await response.json() == {"status": "ok"}
-    await served.state.db.read.close()
+    await served.state.db.work.close()
     async with http.get(served.url + "/healthz") as response:
         assert response.status == 503

@@ -8,8 +8,9 @@ import pytest
 
 from fluxd.core.spec import LOCAL, WAITING_ROOM
 from fluxd.errors import FluxError
-from fluxd.store import lock, turns
+from fluxd.store import lock
 from fluxd.store.database import close, connect
+from fluxd.store.loading import load
 from fluxd.store.schema import Step, check, migrate, steps
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ async def test_waits_that_began_before_legs_had_rows_go_on(empty_url: str) -> No
         VALUES (7, 1, 'w', -1, 1, 'waiting', now()), (8, 1, 'x', -1, 1, 'running', now());
     """)
     await migrate(conn)
-    attempts = (await turns.load(conn)).attempts
+    attempts = (await load(conn)).snapshot.attempts
     assert [(one.fence, one.leg, one.executor) for one in attempts] == [(7, 1, WAITING_ROOM), (8, 1, LOCAL)]
     await close(conn)
 
