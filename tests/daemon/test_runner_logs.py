@@ -44,7 +44,10 @@ def test_a_log_that_is_a_link_is_not_followed(rig: Rig, tmp_path: Path) -> None:
 def test_200_megabytes_in_one_line(rig: Rig) -> None:
     ended = rig.run(1, spawn=["/bin/sh", "-c", "head -c 209715200 /dev/zero | tr '\\0' x"])
     assert ended["outcome"] == {"state": "success", "xcoms": []}, "such a line is no XCom"
-    assert rig.log(1).stat().st_size == 200 * MB
+    with rig.log(1).open("rb") as log:
+        log.seek(200 * MB - 1)
+        assert log.read(1) == b"x"
+        assert b"FLX-3054" in log.read(1000)
     rig.log(1).unlink()
     ended = rig.python(2, "print('y' * (200 * 1024 * 1024), end='')\nreturn 2")
     assert ended["outcome"]["xcoms"] == [["return_value", 2]]
@@ -79,7 +82,7 @@ def test_strange_text_in_a_result_arrives_as_text(rig: Rig, value: str, seen: st
 def test_strange_text_in_an_error_arrives_as_text(rig: Rig) -> None:
     ended = rig.python(1, "raise ValueError('a\\0b \\ud800 \\\\u0000')")
     message = ended["outcome"]["error"]["message"]
-    assert "a\ufffdb ? \\u0000" in message, message
+    assert "a\ufffdb \\ud800 \\u0000" in message, message
 
 
 @pytest.mark.parametrize("value", ["object()", "'\\ud800x'", "float('nan')", "{1, 2}.__iter__()"])
