@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -44,7 +45,7 @@ from fluxd.runner.client import ImportLimits
 from fluxd.runner.starting import RunnerOptions
 from fluxd.sensing import Sensing
 from fluxd.signals import NAMED_STRAY, TOLD_TO_STOP, outlive_stray_signals
-from fluxd.store import accounts
+from fluxd.store import accounts, postmaster
 from fluxd.store.embedded import Embedded
 from fluxd.supervisor import LoopWatch, beat, cancelled, in_thread, keep_running, keep_up
 from fluxd.web.app import make_app
@@ -118,8 +119,8 @@ class Daemon:
         )
         runner = asyncio.create_task(self.executor.open())
         try:
-            url, connections = await self._database_url(stack)
-            self.persistence = await stack.enter_async_context(Persistence.open(url, settings))
+            url, connections, end_backend = await self._database_url(stack)
+            self.persistence = await stack.enter_async_context(Persistence.open(url, settings, end_backend))
             self._persistence_open.set()
         except BaseException:
             runner.cancel()
@@ -174,10 +175,12 @@ class Daemon:
             Sign("runner", "the last answer of the runner", RUNNER_LATE_S, lambda: self.executor.last_answer),
         ]
 
-    async def _database_url(self, stack: contextlib.AsyncExitStack) -> tuple[str, dict[str, str]]:
-        """The address of the database, and the connections that tasks get for it."""
+    async def _database_url(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[str, dict[str, str], Callable[[int], bool] | None]:
+        """The address of the database, the connections that tasks get for it, and how to end a backend of our own."""
         if self.settings.database_url:
-            return self.settings.database_url, {}
+            return self.settings.database_url, {}, None
         started = time.monotonic()
         self.embedded = Embedded(self.settings.home)
         stack.push_async_callback(self._stop_embedded)
@@ -186,7 +189,7 @@ class Daemon:
         # It outlives all that saves to it: it is kept up until the rest has stopped.
         keeping = asyncio.create_task(keep_running("embedded Postgres", partial(keep_up, self.embedded)))
         stack.push_async_callback(cancelled, keeping)
-        return url, {"embedded": self.embedded.tasks_url()}
+        return url, {"embedded": self.embedded.tasks_url()}, partial(postmaster.end_backend, self.embedded.data)
 
     async def _stop_embedded(self) -> None:
         """Unless another fluxd works on it, or tasks may live on that use it: the next fluxd finds it running.

@@ -39,6 +39,7 @@ RETRY_FIRST_S = 0.1
 ANSWER_S = 60.0
 LOOKUP_S = 10.0  # what a request of a person may hold the engine up
 RELEASE_S = 5.0
+OBEY_S = 2.0  # how long an earlier session of ours has to end when it is told to
 DEAD_HOLDER_S = 20.0  # how long a start waits for the session of a daemon of this home that was killed
 
 T = TypeVar("T")
@@ -47,11 +48,13 @@ T = TypeVar("T")
 class Persistence:
     """The daemon's database. Make it with `open`.
 
+    `end_backend` ends a session's process for certain, where the server is ours.
     `last_save`: when the connection with the lock last answered; `last_try`: when it was last asked (monotonic).
     """
 
-    def __init__(self, db: Database, settings: Settings) -> None:
+    def __init__(self, db: Database, settings: Settings, end_backend: Callable[[int], object] | None = None) -> None:
         self.db = db
+        self.end_backend = end_backend or (lambda pid: None)
         self._settings = settings
         self._job = 0
         self._writing = asyncio.Lock()
@@ -61,7 +64,9 @@ class Persistence:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str, settings: Settings) -> AsyncIterator["Persistence"]:
+    async def open(
+        cls, url: str, settings: Settings, end_backend: Callable[[int], object] | None = None
+    ) -> AsyncIterator["Persistence"]:
         """Connect, migrate, take the lock, begin to beat. Raises FluxError FLX-50xx."""
         db = await Database.open(url, readers=settings.database.readers)
         try:
@@ -74,7 +79,7 @@ class Persistence:
                 observe(Seen.SCHEMA_MIGRATED, steps=", ".join(steps))
             if steps or not locked:  # also when another daemon made the schema while we waited to make it
                 await _take(db, settings)
-            persistence = cls(db, settings)
+            persistence = cls(db, settings, end_backend)
             persistence._job = await jobs.begin(db.writer, "daemon", socket.gethostname(), os.getpid(), {})
             await jobs.lose_others(db.writer, "daemon", [persistence._job])
             persistence.last_save = persistence.last_try = time.monotonic()
@@ -129,6 +134,8 @@ class Persistence:
                     raise
                 except (FluxError, asyncpg.PostgresError, *GONE) as error:
                     away_since = away_since or time.monotonic()
+                    if isinstance(error, lock.HeldByUs) and time.monotonic() - away_since > OBEY_S:
+                        self.end_backend(error.pid)
                     reason = error.message if isinstance(error, FluxError) else quarantine.cause(error)
                 await retrying.pause(reason)
             self.last_save = time.monotonic()

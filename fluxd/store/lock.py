@@ -21,6 +21,18 @@ DAEMON_LOCK = (int.from_bytes(b"flux") << 32) | 1
 MIGRATION_LOCK = (int.from_bytes(b"flux") << 32) | 2
 
 
+class HeldByUs(Unavailable):
+    """An earlier session of this very daemon holds the lock and does not end (FLX-5045). `pid`: of its backend."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            "FLX-5045",
+            f"The earlier database session of this fluxd (backend {pid}) still holds its lock and does not end when "
+            "told to: its process is stopped or waits for a disk; see the server of the database.",
+        )
+        self.pid = pid
+
+
 class Taken(Refused):
     """Another daemon has the lock (FLX-5020)."""
 
@@ -42,7 +54,7 @@ async def acquire(conn: asyncpg.Connection, home: str, before: int | None = None
 async def acquire_again(db: Database, home: str) -> None:
     """Take the lock over a renewed writer.
 
-    Raises Taken when another daemon has it, and Unavailable FLX-5045 when it is a session of our own that does not end.
+    Raises Taken when another daemon has it, HeldByUs when it is a session of our own that does not end.
     """
     try:
         epoch = await acquire(db.writer, home, db.epoch)
@@ -50,11 +62,7 @@ async def acquire_again(db: Database, home: str) -> None:
         pids = await db.left_behind(DAEMON_LOCK)
         if not pids:
             raise
-        raise Unavailable(
-            "FLX-5045",
-            f"The earlier database session of this fluxd (backend {pids[0]}) still holds its lock and does not end "
-            "when told to: its process is stopped or waits for a disk; see the server of the database.",
-        ) from None
+        raise HeldByUs(pids[0]) from None
     await db.hold(epoch)
 
 

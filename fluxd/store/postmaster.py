@@ -79,6 +79,37 @@ async def gone(data: Path) -> None:
         os.close(handle)
 
 
+def end_backend(data: Path, pid: int) -> bool:
+    """kill -9 a session's process of the server of this data directory; returns whether it was one.
+
+    For one that does not obey: a stopped process, or one that waits for a disk. The server then ends all its sessions
+    and repairs itself from its log of changes, so that nothing of what the session was about to write comes later.
+    """
+    found = alive(data)
+    if found is None:
+        return False
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if _parent(pid) != found.pid:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return True
+    finally:
+        os.close(handle)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
 def forget_dead(data: Path, socket_dir: Path) -> None:
     """Remove the lock files that a dead server left. Call it only after `alive` said None, under the start lock."""
     for path in (data / "postmaster.pid", *socket_dir.glob(".s.PGSQL.*")):

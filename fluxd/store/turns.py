@@ -29,7 +29,7 @@ USUAL = (
     ("save_instances", "save_attempts", "save_xcoms"),
     ("save_runs", "save_instances", "save_attempts", "save_xcoms"),
 )
-SAVE_SECONDS = 30.0
+SAVE_SECONDS = 20.0
 
 
 async def save(conn: asyncpg.Connection, saves: Saves) -> None:

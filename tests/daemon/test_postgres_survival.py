@@ -15,6 +15,7 @@ import pytest
 
 from fluxd.store import postmaster
 from fluxd.store.embedded import Embedded
+from tests.faults.targets import Targets, lives, signal_all
 from tests.fluxd_process import BIN, Daemon, until
 
 GATED = """
@@ -173,3 +174,17 @@ def test_a_home_that_is_not_utf_8_is_refused() -> None:
         said = failed_start(home)
         assert said.startswith(f"fluxd: FLX-6016: The path {folder}/\\xff is not UTF-8"), said
         assert not os.path.lexists(home)
+
+
+def test_a_stopped_session_of_fluxd_is_ended_and_work_goes_on(daemon: Daemon) -> None:
+    """As in a hang of the disk below one process: the session holds the daemon's lock and obeys nobody."""
+    daemon.write("one.py", "from fluxd import DAG, task\nwith DAG('one'):\n    @task\n    def a(): pass\n    a()\n")
+    daemon.until_known("one")
+    stopped = Targets(daemon).backends("fluxd fluxd")()
+    assert stopped
+    signal_all(stopped, signal.SIGSTOP)
+    said = len(daemon.lines)
+    run_id = daemon.trigger("one")
+    assert daemon.wait("one", run_id)["state"] == "success"
+    assert any("the database answers again" in line for line in daemon.lines[said:]), daemon.lines[said:]
+    assert not any(map(lives, stopped))
