@@ -266,6 +266,18 @@ BUGS = (
         "        key = self._probe_of.get(fence)\n        if key is None and",
     ),
     Bug(
+        "the pauses between looks grow fourfold",
+        "sensing.py",
+        "min(INTERVAL_MAX_S, interval_s * 2)",
+        "min(INTERVAL_MAX_S, interval_s * 4)",
+    ),
+    Bug(
+        "a retry outlives its run's dagrun_timeout",
+        "core/attempts.py",
+        "    for node in unfinished(live):\n",
+        "    for node in [one for one in unfinished(live) if one.instance.retry_at is None]:\n",
+    ),
+    Bug(
         "only the first upstream hands on its XComs",
         "launch.py",
         "for name in task.upstream if (key := (run.number, name, NOT_MAPPED)) in xcoms}",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 2.0
 POKE_SLACK_S = 100.0  # a look may hang for 30 s, and is given up after three in a row
+POKE_PAUSE_MAX_S = 3600.0
 
 
 class Deadlines:
@@ -79,8 +80,9 @@ class Deadlines:
         ):
             return
         waited = max(0.0, (question.true_at - self.world.loop.moment()).total_seconds())
-        slack = POKE_SLACK_S + (max(interval, waited) if request.get("exponential_backoff") else interval)
-        at = max(question.true_at, self.world.loop.moment()) + timedelta(seconds=slack)
+        # Pauses of 1, 2, 4 … intervals: each is one interval longer than all before it together.
+        pause = min(POKE_PAUSE_MAX_S, interval + waited) if request.get("exponential_backoff") else interval
+        at = max(question.true_at, self.world.loop.moment()) + timedelta(seconds=POKE_SLACK_S + pause)
         self.world.later((at - self.world.loop.moment()).total_seconds(), lambda: self._noticed(fence, request, at))
 
     def _noticed(self, fence: int, request: dict[str, Any], at: datetime) -> None:
