@@ -3,6 +3,7 @@
 Written from the documentation of states, and from nothing of the core.
 """
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fluxd.core.events import (
@@ -128,7 +129,7 @@ def check_instance(
     elif ended in ("success", "skipped"):
         require(row.state == ended, "it ended", ended, "and is", row)
     else:
-        _check_failed(old, row, event, budget, timed_out)
+        _check_failed(old, row, event, decision.now, budget, timed_out)
 
 
 def _run_timed_out(change: "Change", run_number: int) -> bool:
@@ -145,11 +146,11 @@ def _check_cancelled(row: Instance) -> None:
     require(told, "its run has taken too long, and it is", row)
 
 
-def _check_failed(old: Instance, row: Instance, event: Any, budget: int, timed_out: bool) -> None:
+def _check_failed(old: Instance, row: Instance, event: Any, now: datetime, budget: int, timed_out: bool) -> None:
     error = event.outcome.get("error") if isinstance(event, AttemptEnded) and isinstance(event.outcome, dict) else None
     final = isinstance(error, dict) and error.get("retry") is False
     if isinstance(event, WaitEnded):
-        final = row.state == "failed" and old.wait_until is not None and event.at >= old.wait_until
+        final = old.wait_until is not None and now >= old.wait_until
     if isinstance(event, AttemptLost) and not event.began and not timed_out:
         require(row.state in ("up_for_retry", "scheduled", "queued", "failed"), "nothing ran, and it is", row)
         return

@@ -59,6 +59,7 @@ def test_the_faults_are_there() -> None:
         "crash before the save",
         "crash between save and commands",
         "crash between two commands",
+        "machine asleep",
         "message late",
         "message repeated",
         "no answer",
