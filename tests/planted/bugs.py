@@ -266,6 +266,48 @@ BUGS = (
         "        key = self._probe_of.get(fence)\n        if key is None and",
     ),
     Bug(
+        "the pauses between looks grow fourfold",
+        "sensing.py",
+        "min(INTERVAL_MAX_S, interval_s * 2)",
+        "min(INTERVAL_MAX_S, interval_s * 4)",
+    ),
+    Bug(
+        "a retry outlives its run's dagrun_timeout",
+        "core/attempts.py",
+        "    for node in unfinished(live):\n",
+        "    for node in [one for one in unfinished(live) if one.instance.retry_at is None]:\n",
+    ),
+    Bug(
+        "a clock set back leaves the dates of pauses",
+        "core/scheduler.py",
+        "if abs(step) >= STEP:",
+        "if step >= STEP:",
+    ),
+    Bug(
+        "the dates of pauses move against the clock",
+        "core/working_set.py",
+        "return None if at is None else at + step",
+        "return None if at is None else at - step",
+    ),
+    Bug(
+        "time asleep is time lived",
+        "core/scheduler.py",
+        "missed = (now.wall - last.wall) - (now.awake - last.awake)",
+        "missed = (now.wall - last.wall) - (now.elapsed - last.elapsed)",
+    ),
+    Bug(
+        "a late turn has missed its ticks",
+        "core/scheduler.py",
+        "missed = (now.wall - last.wall) - (now.awake - last.awake)",
+        "missed = now.wall - last.wall",
+    ),
+    Bug(
+        "a pause goes by the time awake",
+        "core/working_set.py",
+        "self.clock.elapsed + node.instance.retry_at - self.clock.wall\n            self.timers.push_elapsed(",
+        "self.clock.awake + node.instance.retry_at - self.clock.wall\n            self.timers.push_awake(",
+    ),
+    Bug(
         "only the first upstream hands on its XComs",
         "launch.py",
         "for name in task.upstream if (key := (run.number, name, NOT_MAPPED)) in xcoms}",

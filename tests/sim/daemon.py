@@ -39,13 +39,13 @@ class Watched(Scheduler):
 
     def recover(self, snapshot: Snapshot, now: Moment, since: Moment | None = None) -> Turn:
         turn = super().recover(snapshot, now, since)
-        self._world.oracle.recovered(self, snapshot, now.wall, turn)
+        self._world.oracle.recovered(self, snapshot, now, since, turn)
         return turn
 
     def handle(self, events: Iterable[Event], now: Moment) -> Turn:
         events = list(events)
         turn = super().handle(events, now)
-        self._world.oracle.decided(self, events, now.wall, turn)
+        self._world.oracle.decided(self, events, now, turn)
         return turn
 
 
@@ -91,7 +91,7 @@ class Fluxd:
             start_messages=self.launcher.messages,
             on_saved=self._saved,
             on_loaded=lambda loaded: self.launcher.recall(loaded.with_xcoms),
-            clock=lambda: Moment.at(world.daemon_now()),
+            clock=world.moment,
         )
         self.link = Link(world, self)
         self.engine.executors = {LOCAL: self.link}

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fluxd.core.events import Event, PauseDag
+from fluxd.core.moment import Moment
 from fluxd.core.spec import DagSpec
 from tests.sim.calendar import covered, ticks
 from tests.sim.tables import Change, DagEntry, SkipRow
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MICROSECOND = timedelta(microseconds=1)
 FAR = timedelta(days=8)
+# Ticks that the wall clock left out for so long follow the catch-up, as those of a time away.
+MISSED = timedelta(minutes=10)
 
 
 def timing(spec: DagSpec) -> tuple[object, ...]:
@@ -37,10 +40,12 @@ class Ledger:
         self.skipped: dict[str, set[datetime]] = defaultdict(set)
         self._edits: Counter[str] = Counter()
 
-    def decided(
-        self, before: dict[str, DagSpec], edits: Counter[str], events: list[Event] | None, now: datetime
-    ) -> None:
-        self._edits = edits
+        self._missed: tuple[datetime, datetime] | None = None  # between them nobody lived
+
+    def decided(self, edits: Counter[str], last: Moment | None, now: Moment) -> None:
+        self._edits, self._missed = edits, None
+        if last is not None and (now.wall - last.wall) - (now.awake - last.awake) >= MISSED:
+            self._missed = (last.wall, now.wall - MISSED)
 
     def committed(self, change: Change, events: list[Event] | None, now: datetime, specs: dict[str, DagSpec]) -> None:
         made: dict[str, list[datetime]] = defaultdict(list)
@@ -136,6 +141,11 @@ class Ledger:
         )
         if woken and old.paused != new.paused and not new.paused and not new.removed and cursor is not None:
             self._caught_up(spec, cursor, now, made)
+        if not woken and not self._edits[dag_id] and not new.paused and not new.removed:
+            slept = self._missed is not None and owed is not None and self._missed[0] < owed < self._missed[1]
+            require(slept or not skips, "ticks were skipped, and nobody was away:", skips)
+            if slept and cursor is not None:
+                self._caught_up(spec, cursor, now, made)
 
     def _begins(self, spec: DagSpec, cursor: datetime | None, now: datetime, made: list[datetime]) -> None:
         """A dag that was never seen: where its timetable begins is said by its catch-up."""

@@ -5,8 +5,9 @@ The oracle sees each turn when it is decided, when it is committed, and each thi
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from fluxd.core.events import (
 )
 from fluxd.core.live import LiveRun
 from fluxd.core.model import Attempt, Instance, InstanceKey, Run
+from fluxd.core.moment import Moment
 from fluxd.core.scheduler import Scheduler
 from fluxd.core.snapshot import Snapshot
 from fluxd.core.spec import DagSpec, TaskSpec
@@ -31,7 +33,8 @@ from fluxd.store.storable import JSON_NULL
 from tests.sim import results
 from tests.sim.deadlines import Deadlines
 from tests.sim.ledger import Ledger
-from tests.sim.rules import ATTEMPT_LIVE, DONE, HOLDS_SLOT, RUN_DONE, retry_delay, verdict
+from tests.sim.rules import ATTEMPT_LIVE, DONE, HOLDS_SLOT, RUN_DONE, verdict
+from tests.sim.stopwatches import NOTHING, Stopwatches, pause_s, set_by
 from tests.sim.tables import Change
 from tests.sim.violation import require
 
@@ -48,9 +51,19 @@ class Decision:
 
     scheduler: Scheduler
     events: list[Event] | None  # None: a recovery
-    now: datetime
+    moment: Moment
     turn: Turn
+    last: Moment | None  # the turn before it in this process
     committed: bool = False
+
+    @property
+    def now(self) -> datetime:
+        return self.moment.wall
+
+    @cached_property
+    def step(self) -> timedelta:
+        """What the wall clock was set by since the turn before."""
+        return set_by(self.last, self.moment)
 
 
 class Oracle:
@@ -59,7 +72,9 @@ class Oracle:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.tables = world.tables
-        self.deadlines = Deadlines(world)
+        self.watches = Stopwatches(world.tables)
+        self.deadlines = Deadlines(world, self.watches)
+        self.last: Moment | None = None
         self.ledger = Ledger(world)
         self.turns = 0
         self.decision: Decision | None = None
@@ -75,14 +90,18 @@ class Oracle:
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
-    def recovered(self, scheduler: Scheduler, snapshot: Snapshot, now: datetime, turn: Turn) -> None:
+    def recovered(
+        self, scheduler: Scheduler, snapshot: Snapshot, now: Moment, since: Moment | None, turn: Turn
+    ) -> None:
         before = dict(self.specs)
         self.specs = {row.spec.dag_id: row.spec for row in snapshot.dags}
         self.removed = {row.spec.dag_id for row in snapshot.dags if row.removed}
         self.pools = dict(snapshot.pools)
-        self._decided(Decision(scheduler, None, now, turn), before)
+        self.watches.recovered(now)
+        self.deadlines.recovered()
+        self._decided(Decision(scheduler, None, now, turn, since), before)
 
-    def decided(self, scheduler: Scheduler, events: list[Event], now: datetime, turn: Turn) -> None:
+    def decided(self, scheduler: Scheduler, events: list[Event], now: Moment, turn: Turn) -> None:
         before = dict(self.specs)
         edits: Counter[str] = Counter()
         for event in events:
@@ -96,16 +115,16 @@ class Oracle:
                 case PoolSet():
                     self.pools[event.name] = event.slots
                 case AttemptEnded() | AttemptLost():
-                    self.deadlines.add(now, "ack", event.fence)
-        self._decided(Decision(scheduler, events, now, turn), before, edits)
+                    self.deadlines.soon(now, "ack", event.fence)
+        self._decided(Decision(scheduler, events, now, turn, self.last), before, edits)
 
     def _decided(self, decision: Decision, before: dict[str, DagSpec], edits: Counter[str] | None = None) -> None:
         require(self.decision is None or self.decision.committed, "a turn was decided before the last one was saved")
         self.turns += 1
         if self.world.traced:
             self.world.digest.update(repr((self.world.clock_time(), decision.turn)).encode())
-        self.ledger.decided(before, edits or Counter(), decision.events, decision.now)
-        self.decision = decision
+        self.ledger.decided(edits or Counter(), decision.last, decision.moment)
+        self.decision, self.last = decision, decision.moment
         for command in decision.turn.commands:
             if isinstance(command, Reply):
                 self.replies[command.request] = decision
@@ -116,7 +135,7 @@ class Oracle:
             self._look(decision)
 
     def crashed(self) -> None:
-        self.decision = None
+        self.decision = self.last = None
         self.replies.clear()
 
     def committed(self, change: Change) -> None:
@@ -134,8 +153,10 @@ class Oracle:
             results.check_attempt(decision, old, new, self.tables, fence)
             if old is not None and old.state == "waiting":
                 self.wait_ended = self.world.clock_time()
+        self.watches.committed(change, decision.moment, decision.step)
         for old_row, row in change.instances.values():
-            self._check_row(decision, old_row, row, change)
+            self._check_row(decision, self._moved(decision, old_row, change), row, change)
+        self._check_moved(decision, change)
         for old_run, run in change.runs.values():
             self._check_run(decision, old_run, run, change)
         for number in touched & set(self.tables.runs):
@@ -143,7 +164,7 @@ class Oracle:
         self._check_limits(decision, change)
         self._check_xcoms(decision, change)
         self.ledger.committed(change, decision.events, decision.now, self.specs)
-        self.deadlines.committed(change, decision.now)
+        self.deadlines.committed(change, decision.moment)
         self._look(decision)
 
     def _look(self, decision: Decision) -> None:
@@ -155,10 +176,26 @@ class Oracle:
     def look_at_the_clock(self) -> None:
         self.deadlines.check()
 
-    @property
-    def _set_back(self) -> bool:
-        """Whether the wall clock was set back in this life: then the dates of rows do not say how long things took."""
-        return self.world.faults["clock set back"] > 0
+    def _was_live(self, number: int, change: Change) -> bool:
+        before = change.runs[number][0] if number in change.runs else self.tables.runs.get(number)
+        return before is not None and before.state not in RUN_DONE
+
+    def _moved(self, decision: Decision, old: Instance | None, change: Change) -> Instance | None:
+        """A row as it was; its dates have moved with the wall clock, where that was set."""
+        if old is None or not decision.step or not self._was_live(old.run_number, change):
+            return old
+        retry_at = old.retry_at and old.retry_at + decision.step
+        return replace(old, retry_at=retry_at, wait_until=old.wait_until and old.wait_until + decision.step)
+
+    def _check_moved(self, decision: Decision, change: Change) -> None:
+        """Where the wall clock was set, no date of a pause or a wait is left behind."""
+        if decision.step == NOTHING:
+            return
+        for number in self.tables.live_runs:
+            for row in self.tables.by_run[number].values():
+                dated = row.retry_at is not None or row.wait_until is not None
+                left = dated and row.key not in change.instances and self._was_live(number, change)
+                require(not left, "the clock was set by", decision.step, "and not the dates of", row)
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
@@ -174,25 +211,19 @@ class Oracle:
         if before in (None, "none", "restarting") or before in DONE:
             self._check_judgement(row, task, run, before, change)
         if old is not None and before == "up_for_retry" and row.state in ("scheduled", "queued") and not requests:
-            require(old.retry_at is not None and now >= old.retry_at, "a retry began too early:", old, now)
+            over = self.watches.pauses.get(row.key)
+            require(over is not None and decision.moment.elapsed >= over, "a retry began too early:", old, now)
         if row.state == "up_for_retry" and (old is None or old.retry_at != row.retry_at):
             self._check_retry_at(decision, old, row, task)
         if row.stop_reason == "timeout" and (old is None or old.stop_reason != "timeout"):
-            limit = task.execution_timeout
-            begun = row.started_at
-            require(
-                limit is not None and begun is not None and (self._set_back or now >= begun + timedelta(seconds=limit)),
-                "timed out too early:",
-                row,
-                now,
-            )
+            require(self._had_its_time(decision, row, task), "timed out too early:", row, now)
         reason = row.reason or ""
         if reason.startswith("FLX-3503") and old is not None and old.state == "waiting" and old.reason != reason:
-            limit, begun = task.execution_timeout, old.started_at
-            early = limit is None or begun is None or not (self._set_back or now >= begun + timedelta(seconds=limit))
-            require(not early, "a wait was timed out too early:", old, now)
+            require(self._had_its_time(decision, old, task), "a wait was timed out too early:", old, now)
         if reason.startswith("FLX-3505") and (old is None or old.reason != reason):
             require(old is not None and old.wait_until is not None and now >= old.wait_until, "gave up early:", row)
+            over = self.watches.waits.get(row.key) if old.state == "waiting" else None
+            require(over is None or decision.moment.elapsed >= over, "gave up early:", row)
             soft = (old.wait or {}).get("soft_fail")
             require(old.state != "waiting" or row.state == ("skipped" if soft else "failed"), "soft_fail:", row)
         self._check_wait(old, row, now, decision.events is None)
@@ -204,6 +235,10 @@ class Oracle:
         elif old is not None:
             require(row.try_number == old.try_number, "try number without a try:", old, "->", row)
         results.check_instance(decision, old, row, task, change, self.budgets.get(row.key, 0))
+
+    def _had_its_time(self, decision: Decision, row: Instance, task: TaskSpec) -> bool:
+        limit, began = task.execution_timeout, self.watches.process_began(row)
+        return limit is not None and began is not None and decision.moment.awake >= began + timedelta(seconds=limit)
 
     def _check_wait(self, old: Instance | None, row: Instance, now: datetime, recovery: bool) -> None:
         """The time of a wait is counted from its first beginning, and a cleared sensor has its whole time again."""
@@ -261,14 +296,10 @@ class Oracle:
 
     def _check_retry_at(self, decision: Decision, old: Instance | None, row: Instance, task: TaskSpec) -> None:
         lost = [event for event in decision.events or () if isinstance(event, AttemptLost) and event.fence == row.fence]
-        since_clear = max(1, 1 + task.retries - (row.max_tries - row.try_number))
-        seconds = retry_delay(
-            since_clear, max(0.0, task.retry_delay), task.retry_exponential_backoff, task.max_retry_delay
-        )
         if lost and not lost[0].began:
             return  # nothing ran: it is not a retry of the task
         assert row.retry_at is not None
-        wanted = decision.now + timedelta(seconds=seconds)
+        wanted = decision.now + timedelta(seconds=pause_s(row, task))
         require(abs((row.retry_at - wanted).total_seconds()) < 1, "retry_at is not", wanted, "of", row)
 
     def _check_budget(
@@ -325,8 +356,8 @@ class Oracle:
         reason = run.reason or ""
         if reason.startswith("FLX-3506") and (old is None or old.reason != reason):
             limit_s = self.tables.versions[run.version_id].dagrun_timeout
-            begun = run.started_at
-            over = begun is not None and (self._set_back or decision.now >= begun + timedelta(seconds=limit_s or 0))
+            begun = self.watches.run_began(run.number)
+            over = begun is not None and decision.moment.awake >= begun + timedelta(seconds=limit_s or 0)
             require(
                 limit_s is not None and over,
                 "dagrun_timeout too early",

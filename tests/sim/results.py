@@ -3,6 +3,7 @@
 Written from the documentation of states, and from nothing of the core.
 """
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fluxd.core.events import (
@@ -114,7 +115,10 @@ def check_instance(
     if ended == "waiting":
         return  # it came and went within the turn
     told = None if old.stop_reason is None else str(old.stop_reason)
-    if told == "restart":
+    timed_out = _run_timed_out(change, row.run_number)
+    if timed_out and told == "restart":
+        _check_cancelled(row)
+    elif told == "restart":
         require(
             row.state in ("none", "scheduled", "queued", "skipped", "upstream_failed") or task.kind == "empty",
             "it was cleared, and is",
@@ -125,19 +129,35 @@ def check_instance(
     elif ended in ("success", "skipped"):
         require(row.state == ended, "it ended", ended, "and is", row)
     else:
-        _check_failed(old, row, event, budget)
+        _check_failed(old, row, event, decision.now, budget, timed_out)
 
 
-def _check_failed(old: Instance, row: Instance, event: Any, budget: int) -> None:
+def _run_timed_out(change: "Change", run_number: int) -> bool:
+    """Whether the run's dagrun_timeout was over in this turn: at its end, what then is left of the run is cancelled."""
+    if run_number not in change.runs:
+        return False
+    old, run = change.runs[run_number]
+    reason = run.reason or ""
+    return reason.startswith("FLX-3506") and (old is None or old.reason != reason)
+
+
+def _check_cancelled(row: Instance) -> None:
+    told = row.state == "cancelled" and (row.reason or "").startswith("FLX-3506")
+    require(told, "its run has taken too long, and it is", row)
+
+
+def _check_failed(old: Instance, row: Instance, event: Any, now: datetime, budget: int, timed_out: bool) -> None:
     error = event.outcome.get("error") if isinstance(event, AttemptEnded) and isinstance(event.outcome, dict) else None
     final = isinstance(error, dict) and error.get("retry") is False
     if isinstance(event, WaitEnded):
-        final = row.state == "failed" and old.wait_until is not None and event.at >= old.wait_until
-    if isinstance(event, AttemptLost) and not event.began:
+        final = old.wait_until is not None and now >= old.wait_until
+    if isinstance(event, AttemptLost) and not event.began and not timed_out:
         require(row.state in ("up_for_retry", "scheduled", "queued", "failed"), "nothing ran, and it is", row)
         return
     if final or old.try_number >= budget:
         require(row.state == "failed", "it has no try left, and is", row)
+    elif timed_out:
+        _check_cancelled(row)
     else:
         require(row.state in ("up_for_retry", "scheduled", "queued"), "it has tries left, and is", row, budget)
 

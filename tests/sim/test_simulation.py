@@ -16,7 +16,7 @@ FIXED = 600
 FRESH = 400
 SLICES = 10
 # What earlier versions failed on.
-REMEMBERED = (11436, 17787, 103550, 110330, 134010, 70355, 70485, 7399450690)
+REMEMBERED = (11436, 17787, 103550, 110330, 134010, 70355, 70485, 7399450690, 1580, 1908, 41494)
 
 
 def lives(first: int, count: int) -> None:
@@ -59,6 +59,7 @@ def test_the_faults_are_there() -> None:
         "crash before the save",
         "crash between save and commands",
         "crash between two commands",
+        "machine asleep",
         "message late",
         "message repeated",
         "no answer",

@@ -16,6 +16,7 @@ from typing import Any
 
 from fluxd import sensors
 from fluxd.core.events import CancelRun, Event, MarkTasks, PauseDag, PoolSet
+from fluxd.core.moment import Moment
 from fluxd.core.states import State
 from fluxd.errors import Invalid
 from fluxd.observations import LOG
@@ -36,6 +37,8 @@ STARTS = tuple(
     for parts in ((2026, 1, 10, 9), (2025, 3, 29, 22), (2025, 10, 25, 21), (2025, 11, 2, 3), (2025, 4, 5, 12))
 )
 CALM_HOURS_MAX = 400
+# The clocks that know no date count from anywhere.
+AWAKE_FROM, ELAPSED_FROM = timedelta(days=3), timedelta(days=11)
 
 
 @dataclass
@@ -89,7 +92,9 @@ class World:
         self.faulty = self.rng.choice((0.0, 0.02, 0.1))
         self.parallelism = self.rng.choice((1, 3, 8))
         self.minutes = self.rng.choice((30, 90, 240))
-        self.offset = timedelta()  # what the daemon's clock is wrong by
+        self.offset = timedelta()  # what the wall clock is wrong by
+        self.slept = timedelta()  # how long the machine was asleep
+        self.nights = Random(seed + 1)  # apart, so that a seed is the same life but for its sleep
         self.calm = False
         self.ready_since = 0.0  # trouble is over from here on: now everything must be in time
         self.questions: dict[str, Question] = {}
@@ -110,7 +115,13 @@ class World:
         return self.loop.time()
 
     def daemon_now(self) -> datetime:
-        return self.loop.moment() + self.offset
+        """What the wall clock shows."""
+        return self.loop.moment() + self.slept + self.offset
+
+    def moment(self) -> Moment:
+        """All three clocks. The event loop goes by the time awake, and so do the processes."""
+        awake = self.loop.moment() - self.start
+        return Moment(self.daemon_now(), AWAKE_FROM + awake, ELAPSED_FROM + awake + self.slept)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self.loop.call_later(max(0.0, seconds), action)
@@ -352,8 +363,13 @@ class World:
                 self.offset -= timedelta(seconds=self.rng.choice((1, 600, 4000)))
                 self.disturbed(65)
             case 1:
-                self.faults["clock set forward"] += 1
-                self.offset += timedelta(seconds=self.rng.choice((1, 600, 30000)))
+                seconds = timedelta(seconds=self.rng.choice((1, 600, 30000)))
+                if self.nights.random() < 0.5:
+                    self.faults["machine asleep"] += 1
+                    self.slept += seconds
+                else:
+                    self.faults["clock set forward"] += 1
+                    self.offset += seconds
                 self.disturbed(65)
             case _:
                 self.faults["runner died"] += 1
