@@ -200,6 +200,8 @@ class World:
             self.tables.store_version(random_dag(self.rng, f"dag{number}", self.start))
         for _ in range(self.rng.randrange(4, 18)):
             self.later(self.rng.uniform(0, self.minutes * 60), self._somebody_asks)
+        for _ in range(self.nights.randrange(3) if self.faulty else 0):
+            self.later(self.nights.uniform(0, self.minutes * 60), self._sleep)
         self._boot()
         for _ in range(self.minutes // 10):
             await asyncio.sleep(600)
@@ -361,16 +363,23 @@ class World:
             case 0:
                 self.faults["clock set back"] += 1
                 self.offset -= timedelta(seconds=self.rng.choice((1, 600, 4000)))
-                self.disturbed(65)
+                self._clock_moved()
             case 1:
-                seconds = timedelta(seconds=self.rng.choice((1, 600, 30000)))
-                if self.nights.random() < 0.5:
-                    self.faults["machine asleep"] += 1
-                    self.slept += seconds
-                else:
-                    self.faults["clock set forward"] += 1
-                    self.offset += seconds
-                self.disturbed(65)
+                self.faults["clock set forward"] += 1
+                self.offset += timedelta(seconds=self.rng.choice((1, 600, 30000)))
+                self._clock_moved()
             case _:
                 self.faults["runner died"] += 1
                 self.runner_dies()
+
+    def _sleep(self) -> None:
+        """The machine is put to sleep, and goes on later where it stood."""
+        if not self.calm:
+            self.faults["machine asleep"] += 1
+            self.slept += timedelta(seconds=self.nights.choice((60, 600, 30000)))
+            self._clock_moved()
+
+    def _clock_moved(self) -> None:
+        """The engine looks at the clock once a minute: then all that is due has happened."""
+        self.disturbed(65)
+        self.later(68, self.oracle.look_at_the_clock)
