@@ -227,7 +227,22 @@ def test_a_fluxd_waits_for_its_runner_and_starts_none(machine: Container) -> Non
     end_held(machine, run_id)
 
 
+def test_after_a_stop_under_a_running_task_postgres_is_left_for_it(machine: Container) -> None:
+    run_id, task = begin_held(machine)
+    postgres = postmaster(machine)
+    machine.run("systemctl", "stop", "fluxd")
+    assert alive(machine, task) and alive(machine, postgres)
+    machine.run("systemctl", "stop", "fluxd-runner")
+    assert not alive(machine, task)
+    machine.run("systemctl", "kill", "--signal=INT", "fluxd")  # whoever wants to end it by hand
+    machine.until(lambda: machine.run("pgrep", "-u", "fluxd", check=False) == "", "no process is left")
+    machine.run("systemctl", "start", "fluxd")
+    machine.run("fluxctl", "runs", "cancel", "held", run_id)
+
+
 def test_stop_ends_what_is_fluxds(machine: Container) -> None:
+    run_id, _ = begin_held(machine)
+    end_held(machine, run_id)
     machine.run("systemctl", "stop", "fluxd", "fluxd-runner")
     for unit in ("fluxd", "fluxd-runner"):
         assert machine.show(unit, "Result") == "success", machine.log(unit)
