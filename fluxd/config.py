@@ -18,6 +18,7 @@ from typing import Any
 from fluxd.errors import Invalid
 
 DEFAULT_HOME = "~/.fluxd"
+SYSTEM_HOME = "/var/lib/fluxd"  # of the service of systemd
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class DagfilesSettings:
 
 @dataclass(frozen=True)
 class RunnerSettings:
+    start: bool = True
     hosts_max: int = 8
     host_idle_s: float = 60.0
     linger_s: float = 60.0
@@ -74,6 +76,7 @@ class WebSettings:
     session_hours: float = 12.0
     login_link_minutes: float = 15.0
     hosts: tuple[str, ...] = ()
+    socket_group: str = ""
     connections_max: int = 500
 
 

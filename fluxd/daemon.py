@@ -48,6 +48,7 @@ from fluxd.signals import NAMED_STRAY, TOLD_TO_STOP, outlive_stray_signals
 from fluxd.store import accounts, postmaster
 from fluxd.store.embedded import Embedded
 from fluxd.supervisor import LoopWatch, beat, cancelled, in_thread, keep_running, keep_up
+from fluxd.systemd import Systemd
 from fluxd.web.app import make_app
 from fluxd.web.live import LiveHub
 from fluxd.web.state import WebState
@@ -64,9 +65,10 @@ RUNNER_LATE_S = 30.0
 class Daemon:
     """One fluxd. `serve` runs it until `stop` is called or a signal comes."""
 
-    def __init__(self, settings: config.Settings, *, interactive: bool) -> None:
+    def __init__(self, settings: config.Settings, systemd: Systemd) -> None:
         self.settings = settings
-        self.interactive = interactive
+        self.interactive = not systemd.started_us
+        self._systemd = systemd
         self.started_at = datetime.now(UTC)
         self.live = LiveHub()
         self._stop = asyncio.Event()
@@ -86,6 +88,7 @@ class Daemon:
         home.prepare(self.settings)
         observe(Seen.STARTING, version=version("fluxd"), home=self.settings.home, dags=self.settings.dags)
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._systemd.signs_of_life(self.health.hung))
             await self._start(stack)
             async with anyio.create_task_group() as group:
                 group.start_soon(self._signals)
@@ -100,6 +103,7 @@ class Daemon:
                 await self._say_ready()
                 gc.freeze()  # what lives from here on was made at start; the collector need not look at it again
                 await self._stop.wait()
+                self._systemd.stopping()
                 await self._end_tasks()
                 group.cancel_scope.cancel()
         observe(Seen.STOPPED)
@@ -244,6 +248,7 @@ class Daemon:
         elif self.interactive:  # a link in a file lets in whoever can read the file
             say(f"log in: run fluxctl --home {self.settings.home} users login-link")
         say(f"ready: {self.address}")
+        self._systemd.ready(self.address)
 
     # ---------------------------------------------------------------------------------------------- work
 
@@ -388,9 +393,8 @@ def main() -> None:
         os.umask(0o027)
         home.raise_descriptor_limit()
         outlive_stray_signals()
-        interactive = "NOTIFY_SOCKET" not in os.environ and "INVOCATION_ID" not in os.environ
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Daemon(settings, interactive=interactive).serve())
+            runner.run(Daemon(settings, Systemd.take()).serve())
     except* FluxError as errors:
         sys.exit("\n".join(f"fluxd: {error}" for error in leaves(errors)))
 

@@ -31,7 +31,7 @@ class Doors:
     async def opened(cls, settings: Settings, app: web.Application) -> AsyncIterator["Doors"]:
         """Open both. Raises FluxError FLX-601x."""
         tcp = home.tcp_socket(settings)
-        unix = home.unix_socket(settings.socket)
+        unix = home.unix_socket(settings.socket, settings.web.socket_group)
         host, port = tcp.getsockname()[:2]
         runner = make_runner(app)
         await runner.setup()
@@ -61,9 +61,10 @@ class Doors:
         if _inode(path):
             return
         try:
-            site = Door(self._runner, home.unix_socket(path), home.UNIX_PLACES)
+            unix = home.unix_socket(path, self._settings.web.socket_group)
         except FluxError:
             return  # somebody put something else there between our two looks
+        site = Door(self._runner, unix, home.UNIX_PLACES)
         file = _inode(path)
         await site.start()
         old, self._unix, self._file = self._unix, site, file

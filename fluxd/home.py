@@ -1,13 +1,14 @@
 """Flux's home on disk and its two doors: the folders, the Unix socket, the TCP port. What is wrong is said in words."""
 
 import contextlib
+import grp
 import os
 import resource
 import socket
 from pathlib import Path
 
 from fluxd.config import Settings, listen_address
-from fluxd.errors import Invalid, Refused, Unavailable
+from fluxd.errors import FluxError, Invalid, Refused, Unavailable
 
 DESCRIPTORS_MOST = 65_536
 # For the database, the runner, the dags folder and what is opened for a moment.
@@ -86,8 +87,11 @@ def tcp_places(settings: Settings) -> int:
     return max(8, min(settings.web.connections_max, (room - DESCRIPTORS_KEPT) // 2 - UNIX_PLACES))
 
 
-def unix_socket(path: Path) -> socket.socket:
-    """The bound Unix socket, 0660. A socket left by a dead daemon is replaced; a living one is refused (FLX-6012)."""
+def unix_socket(path: Path, group: str = "") -> socket.socket:
+    """The bound Unix socket, 0660, with its file given to `group` if one is named (FLX-6041).
+
+    A socket left by a dead daemon is replaced; a living one is refused (FLX-6012).
+    """
     if len(os.fsencode(path)) > 107:
         raise Refused(
             "FLX-6013",
@@ -121,8 +125,27 @@ def unix_socket(path: Path) -> socket.socket:
         raise
     finally:
         os.umask(before)
+    try:
+        _give_to(path, group)
+    except FluxError:
+        door.close()
+        path.unlink(missing_ok=True)
+        raise
     door.listen(128)
     return door
+
+
+def _give_to(path: Path, group: str) -> None:
+    try:
+        if group and path.stat().st_gid != (wanted := grp.getgrnam(group).gr_gid):
+            os.chown(path, -1, wanted)
+    except (KeyError, OSError) as error:
+        why = "there is no such group" if isinstance(error, KeyError) else error.strerror
+        raise Unavailable(
+            "FLX-6041",
+            f"The socket {path} cannot be given to the group {group!r} ({why}): make the group and fluxd's user a "
+            "member of it, or correct web.socket_group.",
+        ) from None
 
 
 def tcp_socket(settings: Settings) -> socket.socket:

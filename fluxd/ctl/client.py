@@ -215,7 +215,9 @@ def no_daemon(path: Path, error: OSError) -> Unavailable:
             )
         case PermissionError():
             return Unavailable(
-                "FLX-8003", f"You may not use {path}: ask as root or as the user that runs fluxd (try sudo -u)."
+                "FLX-8003",
+                f"You may not use {path}: ask as root (sudo), as the user that runs fluxd, or as a member of the group "
+                "in web.socket_group.",
             )
         case _:
             return Unavailable(

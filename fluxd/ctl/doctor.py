@@ -105,7 +105,7 @@ def writable_home(home: Path) -> Finding:
         return Finding("home", "bad", f"{home} cannot be made in {above}", "name another folder with --home")
     if not home.is_dir() or not os.access(home, os.R_OK | os.W_OK | os.X_OK):
         return Finding("home", "bad", f"{home} cannot be written", "make it writable for this user, or use --home")
-    open_to_others = home.stat().st_mode & 0o007
+    open_to_others = home.stat().st_mode & 0o006  # whoever may only pass through it sees no names
     if open_to_others:
         return Finding("home", "warn", f"{home} is open to every user of this machine", f"chmod o= {home}")
     return Finding("home", "ok", f"{home} can be written")

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from fluxd import config
 from fluxd.ctl.client import Client
 
 
@@ -27,12 +28,17 @@ class Session:
         return Client(self.socket or self.home / "fluxd.sock")
 
 
-def default_home() -> Path:
-    """$FLUXD_HOME, else ~/.fluxd; the daemon decides the same way."""
-    return Path(os.environ.get("FLUXD_HOME") or "~/.fluxd").expanduser().absolute()
+def default_home(system: Path = Path(config.SYSTEM_HOME)) -> Path:
+    """$FLUXD_HOME, else ~/.fluxd as the daemon does; but the system's service where you have no home of your own."""
+    home = config.default_home()
+    if os.environ.get("FLUXD_HOME") or home.exists() or not os.path.lexists(system / "dags"):
+        return home
+    return system
 
 
-HOME = click.Option(["--home"], metavar="DIR", help="Flux's folder (default: $FLUXD_HOME, else ~/.fluxd).")
+HOME = click.Option(
+    ["--home"], metavar="DIR", help="Flux's folder (default: $FLUXD_HOME, else ~/.fluxd, else /var/lib/fluxd)."
+)
 SOCKET = click.Option(["--socket"], metavar="PATH", help="fluxd's socket (default: fluxd.sock in the home).")
 
 

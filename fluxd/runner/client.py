@@ -21,7 +21,7 @@ from fluxd.observations import Seen, observe
 from fluxd.runner.doorway import Busy, answers, first_line, lock_holder, readable, short_path
 from fluxd.runner.protocol import PROTOCOL, BadFrame, FrameReader, Message, frame
 from fluxd.runner.silence import Silence
-from fluxd.runner.starting import RunnerOptions, spawn_runner
+from fluxd.runner.starting import RunnerOptions, no_answer, spawn_runner
 
 CONNECT_TIMEOUT_S = 30.0  # a new runner may first have to end what a dead one left
 RETRY_S = 0.02
@@ -79,8 +79,9 @@ class RunnerClient:
     async def connect(self, *, start: bool = True) -> Message:
         """Connect and greet; with `start`, a runner is started where none answers. Returns the runner's hello.
 
-        Raises Unavailable FLX-7003 when none can be reached, FLX-7004 when it cannot start or the system does not let
-        us (no descriptors are left, say), and Refused FLX-7002 when the one that runs speaks another protocol.
+        Raises Unavailable FLX-7003 or FLX-6040 when none can be reached, FLX-7004 when it cannot start or the system
+        does not let us (no descriptors are left, say), and Refused FLX-7002 when the one that runs speaks another
+        protocol.
         """
         try:
             return await self._connect(start)
@@ -117,16 +118,14 @@ class RunnerClient:
                 if time.monotonic() - began < SOCKET_GONE_S and self._socket_is_gone():
                     await asyncio.sleep(RETRY_MAX_S)
                     continue
-                await self._start_runner(deadline)
+                if self._options.start:
+                    await self._start_runner(deadline)
                 if time.monotonic() - began > self._options.answer_s:
                     await self._end_hung_reaper()
             if time.monotonic() > deadline:
                 if start:
                     await self._end_hung(start)
-                raise Unavailable(
-                    "FLX-7003",
-                    f"The runner of {self._home} does not answer; look into {self._log_path()} for the cause.",
-                )
+                raise no_answer(self._home, self._options, self._log_path())
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from fluxd.runner import processes
 from fluxd.runner.records import Record, lines
+from fluxd.signals import TOLD_TO_STOP
 
 ENDS = "ends"
 STEADY_S = 60.0  # a runner that lived that long is no repeated failure
@@ -66,7 +67,7 @@ class Reaper:
         if pid == 0:
             status = os.EX_SOFTWARE
             try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                signal.pthread_sigmask(signal.SIG_SETMASK, TOLD_TO_STOP)  # until the runner can hear of it
                 os.setsid()
                 status = self._run(first)
             except BaseException:

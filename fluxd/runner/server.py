@@ -97,11 +97,11 @@ class Runner:
 
     def serve(self) -> None:
         """Until told to stop, or idle for the linger time."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STRAY)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, lambda _: os.read(self._wake_read, 4096))
+        signal.pthread_sigmask(signal.SIG_SETMASK, STRAY)  # one that was told to stop meanwhile hears of it now
         while not self._finished():
             for key, mask in self._selector.select(self._timeout()):
                 key.data(mask)

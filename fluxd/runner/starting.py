@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxd.errors import Unavailable
 from fluxd.runner.doorway import placed
 from fluxd.runner.environment import clean_environment
 from fluxd.secret_names import secrets_of, to_descriptor
@@ -15,12 +16,24 @@ SECRETS_FD = 4  # where it reads connections and variables
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How a runner is started when there is none."""
+    """How a runner is started when there is none; `start` False: by somebody else, who is waited for."""
 
+    start: bool = True
     hosts_max: int = 8
     host_idle_s: float = 60.0
     linger_s: float = 30.0
     answer_s: float = 10.0  # a runner, or a dag host, that is silent for so long is ended and replaced
+
+
+def no_answer(home: Path, options: RunnerOptions, log: Path) -> Unavailable:
+    """What is said when no runner has come in time."""
+    if not options.start:
+        return Unavailable(
+            "FLX-6040",
+            f"No runner answers on {home}/runner.sock, and fluxd is not to start one (runner.start = false): see "
+            "'systemctl status fluxd-runner'.",
+        )
+    return Unavailable("FLX-7003", f"The runner of {home} does not answer; look into {log} for the cause.")
 
 
 def spawn_runner(home: Path, options: RunnerOptions, log: Path, ready: int) -> int:

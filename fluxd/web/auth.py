@@ -4,6 +4,7 @@ On the Unix socket the kernel says who it is (SO_PEERCRED); on TCP a session coo
 A request that changes something must in addition come from a page of ours: token, `Origin`, `Sec-Fetch-Site`.
 """
 
+import grp
 import os
 import pwd
 import secrets
@@ -100,9 +101,12 @@ async def know_who(request: web.Request, handler: Handler) -> web.StreamResponse
     """Put WHO on the request (and SESSION and STILL_WELCOME on TCP), or refuse."""
     uid = peer_uid(request)
     if uid is not None:
-        if uid not in (0, os.geteuid()):
+        group = request.app[STATE].settings.web.socket_group
+        if uid not in (0, os.geteuid()) and not _is_member(uid, group):
             raise Forbidden(
-                "FLX-4083", f"The user with uid {uid} may not use this socket: ask as root or as the user of fluxd."
+                "FLX-4083",
+                f"{_user_name(uid)} may not use this socket: ask as root, as the user of fluxd"
+                + (f", or as a member of the group {group}." if group else "."),
             )
         request[WHO] = {"name": _user_name(uid), "via": "socket"}
         return await handler(request)
@@ -123,6 +127,15 @@ async def know_who(request: web.Request, handler: Handler) -> web.StreamResponse
             "FLX-4084", "Nobody is logged in here: run 'fluxctl users login-link' and open the link that it prints."
         )
     return await handler(request)
+
+
+def _is_member(uid: int, group: str) -> bool:
+    """Whether the group has this user, as his primary group or as another one."""
+    try:
+        user = pwd.getpwuid(uid)
+        return bool(group) and grp.getgrnam(group).gr_gid in os.getgrouplist(user.pw_name, user.pw_gid)
+    except KeyError:  # no such user or group
+        return False
 
 
 def _user_name(uid: int) -> str:

@@ -14,6 +14,7 @@ from fluxd.core.events import AttemptEnded, AttemptStarted, Event
 from fluxd.errors import FluxError, Refused, Unavailable
 from fluxd.executors import local
 from fluxd.executors.local import LocalExecutor
+from fluxd.runner import client
 from fluxd.runner.client import ImportLimits, RunnerClient
 from fluxd.runner.doorway import lock_holder
 from fluxd.runner.starting import RunnerOptions
@@ -229,12 +230,12 @@ async def test_a_runner_that_cannot_be_started_is_tried_again(side: Side, monkey
 
 
 async def test_a_process_without_descriptors_says_so(tmp_path: Path) -> None:
-    client = RunnerClient(Rig(tmp_path).home, on_message=lambda message: None, on_lost=lambda: None)
+    ours = RunnerClient(Rig(tmp_path).home, on_message=lambda message: None, on_lost=lambda: None)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
     try:
         with pytest.raises(Unavailable, match=r"FLX-7004.*Too many open files"):
-            await client.connect()
+            await ours.connect()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -265,9 +266,31 @@ async def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 async def test_no_runner_and_none_to_be_started(tmp_path: Path) -> None:
-    client = RunnerClient(tmp_path, on_message=lambda message: None, on_lost=lambda: None)
+    ours = RunnerClient(tmp_path, on_message=lambda message: None, on_lost=lambda: None)
     with pytest.raises(Unavailable, match="FLX-7003"):
-        await client.connect(start=False)
+        await ours.connect(start=False)
+
+
+async def test_a_runner_that_somebody_else_starts_is_waited_for(tmp_path: Path) -> None:
+    side = Side(Rig(tmp_path), start=False)
+    opening = asyncio.create_task(side.executor.open())
+    await asyncio.to_thread(side.rig.start, connect=False)
+    try:
+        await opening
+        assert side.rig.said == "ready"  # it was the first one
+        assert side.rig.process is not None
+        assert lock_holder(side.rig.home / "runner" / "reaper.lock") == side.rig.process.pid
+    finally:
+        await side.executor.stop()
+        if side.rig.process is not None:
+            await asyncio.to_thread(side.rig.process.wait)
+
+
+async def test_a_runner_that_nobody_starts_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.1)
+    with pytest.raises(Unavailable, match=r"FLX-6040.*fluxd-runner"):
+        await Side(Rig(tmp_path), start=False).executor.open()
+    assert lock_holder(tmp_path / "home" / "runner" / "lock") is None
 
 
 async def test_a_runner_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
@@ -278,9 +301,9 @@ async def test_a_runner_of_another_version_is_refused_in_words(tmp_path: Path) -
         writer.close()
 
     async with await asyncio.start_unix_server(serve, tmp_path / "runner.sock"):
-        client = RunnerClient(tmp_path, on_message=lambda message: None, on_lost=lambda: None)
+        ours = RunnerClient(tmp_path, on_message=lambda message: None, on_lost=lambda: None)
         with pytest.raises(Refused, match=r"FLX-7002.*4711"):
-            await client.connect()
+            await ours.connect()
 
 
 async def test_a_home_far_down_in_the_tree(tmp_path: Path) -> None:

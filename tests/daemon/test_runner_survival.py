@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,3 +260,26 @@ def test_a_signal_stops_the_runner_in_order(rig: Rig, number: signal.Signals) ->
     rig.to.close()
     rig.start()
     assert [ended["fence"] for ended in rig.to.hello["ended"]] == [1], "nobody had acknowledged it"
+
+
+def test_one_that_is_told_to_stop_while_it_starts_stops(rig: Rig) -> None:
+    rig.close()
+    rig.start(connect=False)
+    for _ in range(5):
+        assert rig.process is not None
+        rig.process.terminate()
+        assert rig.process.wait(20) == 0
+        rig.process = begin(rig)
+    rig.process.terminate()
+    assert rig.process.wait(20) == 0
+
+
+def begin(rig: Rig) -> "subprocess.Popen[bytes]":
+    """A reaper whose runner has just been made: it holds its lock, and does not listen yet."""
+    lock = rig.home / "runner" / "lock"
+    lock.unlink()
+    arguments = [sys.executable, "-m", "fluxd.runner", "--home", str(rig.home)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not lock.exists() and process.poll() is None:
+        pass
+    return process

@@ -1,5 +1,6 @@
 """The home's doors: what is replaced, what is refused, and how wide they open."""
 
+import grp
 import os
 import socket
 import stat
@@ -46,6 +47,21 @@ def test_the_socket_opens_for_owner_and_group_alone(folder: Path) -> None:
             assert stat.S_IMODE((folder / "fluxd.sock").stat().st_mode) == 0o660
     finally:
         os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to a group that it is no member of")
+def test_the_socket_is_given_to_the_group_that_is_named(folder: Path) -> None:
+    path = folder / "fluxd.sock"
+    group = next(one for one in grp.getgrall() if one.gr_gid != os.getegid())
+    with home.unix_socket(path, group.gr_name):
+        assert (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (group.gr_gid, 0o660)
+
+
+def test_a_group_that_is_not_there_is_said_and_no_socket_stays(folder: Path) -> None:
+    path = folder / "fluxd.sock"
+    with pytest.raises(Unavailable, match=r"FLX-6041.*no such group"):
+        home.unix_socket(path, "no-such-group")
+    assert not path.exists()
 
 
 def test_a_path_too_long_for_a_socket_is_refused(folder: Path) -> None:

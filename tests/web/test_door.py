@@ -1,7 +1,9 @@
 """Who is let in, who is not, and what every answer says to the browser. Every route is walked, whatever it is."""
 
 import asyncio
+import grp
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -336,18 +338,38 @@ async def test_the_socket_knows_root_and_the_daemons_own_user(unix: Path) -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 async def test_the_socket_refuses_everybody_else(unix: Path) -> None:
-    for folder in unix.parents:
+    nobody = pwd.getpwnam("nobody")
+    assert await status_for(nobody, unix) == 403
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("group", "status"), [("its own", 200), ("root", 403), ("no-such-group", 403), ("", 403)])
+async def test_the_socket_lets_members_of_its_group_in(db: Database, tmp_path: Path, group: str, status: int) -> None:
+    nobody = pwd.getpwnam("nobody")
+    name = grp.getgrgid(nobody.pw_gid).gr_name if group == "its own" else group
+    async with serve(db, tmp_path, web=WebSettings(socket_group=name)) as served:
+        path = tmp_path / "grouped.sock"
+        await web.UnixSite(served.runner, str(path)).start()
+        path.chmod(0o777)
+        assert await status_for(nobody, path) == status
+
+
+async def status_for(user: pwd.struct_passwd, path: Path) -> int:
+    """What the socket answers to another user of this machine."""
+    for folder in path.parents:
         if folder.stat().st_mode & 0o001 == 0:
             folder.chmod(folder.stat().st_mode | 0o011)
     script = (
-        "import os, socket, sys; os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
-        "s.connect(sys.argv[1]); s.sendall(b'GET /dags HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n');"
+        f"import os, socket, sys; os.setgroups([]); os.setgid({user.pw_gid}); os.setuid({user.pw_uid});"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        "s.sendall(b'GET /api/v1/dags HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n');"
         "print(s.recv(12).decode())"
     )
     result = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-I", "-c", script, str(unix)], capture_output=True, text=True
+        subprocess.run, [sys.executable, "-I", "-c", script, str(path)], capture_output=True, text=True
     )
-    assert result.stdout.split()[1] == "403", result
+    assert result.returncode == 0, result
+    return int(result.stdout.split()[1])
 
 
 async def test_an_address_of_the_machine_is_ours_where_we_listen_on_all(

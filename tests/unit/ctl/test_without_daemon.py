@@ -20,7 +20,7 @@ import pytest
 from fluxd.ctl import show
 from fluxd.ctl.logs import Screen
 from fluxd.ctl.main import NOUNS, root
-from fluxd.ctl.verbs import Noun
+from fluxd.ctl.verbs import Noun, default_home
 
 DAG = """
 from fluxd import DAG
@@ -51,6 +51,27 @@ def dag_file(tmp_path: Path) -> Path:
     file = folder / "sales.py"
     file.write_text(DAG)
     return file
+
+
+@pytest.mark.parametrize(
+    ("own", "system", "named", "chosen"),
+    [
+        *((True, True, "", "own"), (True, False, "", "own"), (False, False, "", "own"), (False, True, "", "system")),
+        (False, True, "named", "named"),
+    ],
+)
+def test_the_systems_service_is_asked_where_one_has_no_home_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool, system: bool, named: str, chosen: str
+) -> None:
+    places = {"own": tmp_path / ".fluxd", "system": tmp_path / "system", "named": tmp_path / "named"}
+    places["system"].mkdir()  # it may be there and be no home: see Embedded's `common`
+    if own:
+        places["own"].mkdir()
+    if system:
+        (places["system"] / "dags").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FLUXD_HOME", str(places[named]) if named else "")
+    assert default_home(places["system"]) == places[chosen]
 
 
 def test_no_daemon_is_one_sentence_with_the_next_step(tmp_path: Path) -> None:
