@@ -4,7 +4,6 @@ Start: home → (database ‖ runner) → lock → recovery → doors → dag fi
 still waits for it hears so), then the doors, and the database last, since everybody saves to it.
 """
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -18,7 +17,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -36,6 +34,7 @@ from fluxd.doors import Doors
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable, leaves
 from fluxd.executors.local import LocalExecutor
+from fluxd.flags import settings_from
 from fluxd.health import Health, Sign
 from fluxd.launch import Launcher
 from fluxd.observations import Seen, observe, start_logging
@@ -357,32 +356,6 @@ def say(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-
-
-def parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(
-        prog="fluxd", description="The Flux daemon: schedules, runs and shows the dags of a folder."
-    )
-    flags.add_argument("--home", type=Path, help="Flux's folder (default: $FLUXD_HOME, else ~/.fluxd)")
-    flags.add_argument("--dags", type=Path, help="folder of dag files (default: dags in the home)")
-    flags.add_argument("--database", metavar="URL", help="a Postgres to use (default: one of its own in the home)")
-    flags.add_argument("--listen", metavar="HOST:PORT", help="address of the web UI (default: 127.0.0.1:8090)")
-    flags.add_argument("--config", type=Path, metavar="FILE", help="settings file (default: fluxd.toml in the home)")
-    flags.add_argument("--version", action="version", version=f"fluxd {version('fluxd')}")
-    return flags
-
-
-def settings_from(arguments: list[str]) -> config.Settings:
-    given = parser().parse_args(arguments)
-    return config.load(
-        (given.home or config.default_home()).expanduser().absolute(),
-        given.config,
-        flags={
-            ("daemon", "dags"): given.dags and str(given.dags.expanduser().absolute()),
-            ("daemon", "listen"): given.listen,
-            ("database", "url"): given.database,
-        },
-    )
 
 
 def main() -> None:
