@@ -78,6 +78,7 @@ class Engine:
         self._interrupted = False
         self.turns = 0
         self.last_turn = time.monotonic()  # when the loop last came round
+        self._since: Moment | None = None  # when the last turn was that is saved: what came after it is unknown
 
     def post(self, event: Event) -> None:
         """Drop an event into the inbox. Never waits."""
@@ -131,7 +132,7 @@ class Engine:
         delay_s = RECOVERY_FIRST_S
         while True:
             try:
-                found = await self._contain.recover(self._clock(), suspicious=suspicious, since=self.scheduler.last)
+                found = await self._contain.recover(self._clock(), suspicious=suspicious, since=self._since)
                 await self._save_turn(found.turn)
                 break
             except Taken:
@@ -162,6 +163,7 @@ class Engine:
 
     async def _act(self, turn: Turn) -> None:
         """What comes after the save. Nothing here can undo the turn any more."""
+        self._since = self.scheduler.last
         if turn.saves:
             self.turns += 1
             try:

@@ -50,16 +50,17 @@ def recover(working: WorkingSet, snapshot: Snapshot, now: datetime, *, away: boo
         if dag is None:
             gone = DagRow(spec, run.version_id, False, None, removed=True)
             dag = restore(working, gone, (), None, now, away=away)
-        _restore_run(working, LiveRun(run.snapshot(), spec, working.plan(run.version_id, spec), dag, rows[run.number]))
+        live_run = LiveRun(run.snapshot(), spec, working.plan(run.version_id, spec), dag, rows[run.number])
+        _restore_run(working, live_run, away=away)
     for attempt in sorted(snapshot.attempts, key=lambda attempt: attempt.fence):
         node = working.find((attempt.run_number, attempt.task_id, attempt.map_index))
         if node is not None and node.instance.fence == attempt.fence:
             node.attempt = attempt.snapshot()
             working.attempts[attempt.fence] = node
-            _watch(working, node)
+            _watch(working, node, away=away)
 
 
-def _restore_run(working: WorkingSet, live: LiveRun) -> None:
+def _restore_run(working: WorkingSet, live: LiveRun, *, away: bool) -> None:
     working.add_run(live)
     for node in live.nodes:
         instance = node.instance
@@ -69,9 +70,9 @@ def _restore_run(working: WorkingSet, live: LiveRun) -> None:
         elif instance.state is State.NONE:
             working.to_judge.append(node)
         elif instance.state is State.UP_FOR_RETRY and instance.retry_at is not None:
-            # The clock may have been set back meanwhile: a pause is never longer than its task asks for.
-            instance.retry_at = min(instance.retry_at, working.clock.wall + duration(retry_delay(node)))
-            working.touch(node)
+            if away:  # the clock may have been set back unseen: a pause is never longer than its task asks for
+                instance.retry_at = min(instance.retry_at, working.clock.wall + duration(retry_delay(node)))
+                working.touch(node)
             working.watch_pause(node)
     if live.run.state is RunState.RUNNING:
         live.began = working.clock.awake - working.ago(live.run.started_at)
@@ -80,13 +81,13 @@ def _restore_run(working: WorkingSet, live: LiveRun) -> None:
             working.to_close[live.run.number] = live
 
 
-def _watch(working: WorkingSet, node: Node) -> None:
+def _watch(working: WorkingSet, node: Node, *, away: bool) -> None:
     instance = node.instance
     node.began = working.clock.awake - working.ago(instance.started_at)
     working.watch_process(node)
     if instance.state is State.WAITING and instance.wait_until is not None:
         limit = (instance.wait or {}).get("timeout")
-        if limit is not None:  # as with pauses
+        if away and limit is not None:  # as with pauses
             latest = working.clock.wall + duration(max(FIRST_LOOK_S, float(limit)))
             instance.wait_until = min(instance.wait_until, latest)
             working.touch(node)

@@ -244,6 +244,7 @@ class Tables:
             self.attempts = {fence: row for fence, row in self.attempts.items() if row.run_number not in gone}
             self.run_ids = {key: number for key, number in self.run_ids.items() if key[0] != dag_id}
             self.skips = {key: skip for key, skip in self.skips.items() if key[0] != dag_id}
+            self.change.skips = [skip for skip in self.change.skips if skip.dag_id != dag_id]  # of this very turn
             self.ticks.pop(dag_id, None)
 
     def check_commit(self) -> None:

@@ -3,19 +3,23 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from fluxd.containment import Containment
 from fluxd.core.commands import BeginWait, Saves, StartAttempt
 from fluxd.core.events import AttemptEnded, CancelRun, ClearTasks, DagLoaded, TriggerRun
 from fluxd.core.model import Instance, InstanceKey, Run
 from fluxd.core.moment import Moment
 from fluxd.core.scheduler import Scheduler
-from fluxd.core.snapshot import Revived, Snapshot
+from fluxd.core.snapshot import DagRow, Revived, Snapshot
 from fluxd.core.spec import LOCAL
 from fluxd.engine import Engine
 from fluxd.errors import FluxError, Unavailable
+from fluxd.store.loading import Loaded
 from tests.unit.core.dialogue import NOON, SUCCESS, dag, task
 
 SPEC = dag(task("a"), task("b", "a"))
@@ -266,3 +270,59 @@ async def test_who_waits_when_it_stops_hears_why() -> None:
         await asked
     with pytest.raises(Unavailable, match="FLX-4090"):
         await world.trigger()
+
+
+class Undone(World):
+    """A database from which a scheduler can recover, and a save that raises when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = Moment.at(NOON)
+        self.spec = dag(task("a", retries=1, retry_delay=300.0))
+        self.raises: list[Exception] = []
+        self.engine = Engine(
+            Scheduler(),
+            contain=Containment(Scheduler, self),  # type: ignore[arg-type]
+            save=self.save,
+            revive=self.revive,
+            run_id_taken=self.run_id_taken,
+            start_messages=self.start_messages,
+            on_saved=lambda saves: None,
+            clock=lambda: self.now,
+        )
+        self.engine.executors = {LOCAL: self}
+        self.engine.waiting = self
+
+    async def save(self, saves: Saves) -> None:
+        if self.raises:
+            raise self.raises.pop()
+        await super().save(saves)
+
+    async def load(self) -> Loaded:
+        dags = [DagRow(self.spec, 1, False, None)]
+        runs, rows = list(self.runs.values()), list(self.instances.values())
+        return Loaded(
+            Snapshot(dags=dags, versions={1: self.spec}, runs=runs, instances=rows, last_run_number=1, last_fence=1)
+        )
+
+    async def rehearse(self, saves: Saves) -> None:
+        """Nothing is wrong with what the recovery saves."""
+
+    async def end_orphans(self, fences: list[int], reason: str) -> None:
+        assert not fences
+
+
+@pytest.mark.anyio
+async def test_what_the_clock_was_set_by_is_not_lost_with_a_turn_that_is_undone() -> None:
+    world, hour = Undone(), timedelta(hours=1)
+    engine = world.engine
+    await engine.perform(engine.scheduler.recover(Snapshot(), world.now))
+    for event in (DagLoaded(world.spec, 1), TriggerRun(0, "d"), AttemptEnded(1, 1, NOON, NOON, exit_code=1)):
+        await engine._turn([event])
+    paused = world.instances[1, "a", -1]
+    assert paused.retry_at == NOON + timedelta(minutes=5)
+    world.now = replace(world.now, wall=NOON + hour)
+    world.raises = [RuntimeError("on purpose")]
+    await engine._turn([])
+    assert not world.raises
+    assert world.instances[1, "a", -1] == replace(paused, retry_at=paused.retry_at + hour)

@@ -29,7 +29,14 @@ def dag(*tasks: TaskSpec, dag_id: str = "d", **fields: Any) -> DagSpec:
 class Dialogue:
     """A scheduler, the rows it has saved, and what it asked for in its last turn."""
 
-    def __init__(self, *specs: DagSpec, now: datetime = NOON, parallelism: int = 32, **snapshot: Any) -> None:
+    def __init__(
+        self,
+        *specs: DagSpec,
+        now: datetime = NOON,
+        parallelism: int = 32,
+        before: "Dialogue | None" = None,
+        **snapshot: Any,
+    ) -> None:
         self.now = now
         self.scheduler = Scheduler(parallelism)
         self.runs: dict[int, Run] = {}
@@ -39,7 +46,10 @@ class Dialogue:
         self.skips: list[Skip] = []
         self.specs = dict(enumerate(specs, 1))
         self.slept = self.shift = timedelta()  # what the machine slept, and what its wall clock was set by
-        self.turn = self._saved(self.scheduler.recover(Snapshot(**snapshot), self.moment()))
+        since = None
+        if before is not None:  # the same process goes on
+            self.slept, self.shift, since = before.slept, before.shift, before.scheduler.last
+        self.turn = self._saved(self.scheduler.recover(Snapshot(**snapshot), self.moment(), since))
         if specs:
             self.say(*(DagLoaded(spec, number) for number, spec in self.specs.items()))
 

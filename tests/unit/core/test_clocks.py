@@ -103,6 +103,23 @@ def test_a_clock_that_was_set_before_a_restart_does_not_count_after_it(what: str
     assert now_of(again) == after
 
 
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("what", ["retry_delay", "sensor timeout"])
+def test_a_scheduler_that_takes_over_knows_what_the_clock_was_set_by(what: str, step: float) -> None:
+    spec, happen, before, after = DURATIONS[what]
+    flux = Dialogue(spec)
+    flux.trigger()
+    happen(flux)
+    flux.wait(100)
+    flux.now += timedelta(seconds=step)
+    flux.shift += timedelta(seconds=step)
+    again = flux.restarted(before=flux)
+    again.wait(199)
+    assert now_of(again) == before
+    again.wait(1)
+    assert now_of(again) == after
+
+
 @pytest.mark.parametrize("what", DURATIONS)
 def test_a_clock_set_back_while_fluxd_was_away_makes_nothing_longer(what: str) -> None:
     spec, happen, _, after = DURATIONS[what]
