@@ -49,4 +49,5 @@ def record_skip(
 ) -> None:
     """The ticks of this timetable from `first` to `last` have no run."""
     last = max(first, last or first)
+    dag.last_skipped = max(last, dag.last_skipped or last)
     working.skip_ticks(Skip(dag.dag_id, first, last, max(1, timetable.count(first, last)), reason))

@@ -6,7 +6,6 @@ from datetime import datetime
 from fluxd.core.catchup import first_cursor, record_skip, skip_missed
 from fluxd.core.events import DagLoaded, DagRemoved, ForgetDag, PauseDag
 from fluxd.core.live import Dag
-from fluxd.core.moment import EPOCH
 from fluxd.core.snapshot import DagRow, PastRun
 from fluxd.core.spec import DagSpec
 from fluxd.core.ticks import MICROSECOND
@@ -57,7 +56,7 @@ def restore(
     """A dag from the database, at start, with what is known of its finished scheduled runs; `newest`: the newest tick
     that has a live one. `away`: see `recover`."""
     dag = _remember(working, row)
-    dag.last_due_at = newest
+    dag.last_due_at, dag.last_skipped = newest, row.last_skipped
     for run in past:
         dag.last_due_at = max(dag.last_due_at or run.due_at, run.due_at)
         dag.last_logical_date = max(dag.last_logical_date or run.logical_date, run.logical_date)
@@ -66,19 +65,16 @@ def restore(
     if not row.seen_before:
         working.move_cursor(dag, first_cursor(dag, now))
     else:
-        _mend_cursor(working, dag, max(dag.last_due_at or EPOCH, row.last_skipped or EPOCH), now)
+        _mend_cursor(working, dag, now)
         if away and not dag.paused and not dag.removed:
             skip_missed(working, dag, now, "fluxd was not running")
     working.to_advance[dag.dag_id] = dag
     return dag
 
 
-def _mend_cursor(working: WorkingSet, dag: Dag, handled: datetime, now: datetime) -> None:
-    """The schedule, or the rules of its zone, may have changed since the cursor was stored: it must stand on a tick.
-
-    `handled`: the newest tick that has a run or a skip.
-    """
-    due, timetable = dag.next_due_at, dag.timetable
+def _mend_cursor(working: WorkingSet, dag: Dag, now: datetime) -> None:
+    """The schedule, or the rules of its zone, may have changed since the cursor was stored: it must stand on a tick."""
+    due, timetable, handled = dag.next_due_at, dag.timetable, dag.handled()
     if due is None:
         due = timetable.due_after(max(now, handled))
         if due is not None:
@@ -116,7 +112,7 @@ def _same_ticks(before: DagSpec, spec: DagSpec, dag: Dag, now: datetime) -> bool
     if due is None or dag.timetable.kind == "once" or not dag.timetable.is_due(due):
         return False
     # An earlier start_date brings ticks before the one that would have been next.
-    return due <= now or dag.timetable.due_after(max(now, dag.last_due_at or now)) == due
+    return due <= now or dag.timetable.due_after(max(now, dag.handled())) == due
 
 
 def _change_ticks(working: WorkingSet, dag: Dag, old: Timetable, now: datetime) -> None:
@@ -128,11 +124,11 @@ def _change_ticks(working: WorkingSet, dag: Dag, old: Timetable, now: datetime) 
     if owed is not None and owed <= now and dag.spec.catchup is True and dag.timetable.ticks is not None:
         # From the end of the last stretch that has a run or a skip, or that nobody owes: so no time is left out.
         stood = old.due_before(owed) or owed - MICROSECOND
-        working.move_cursor(dag, dag.timetable.due_after(max(stood, dag.last_due_at or stood)))
+        working.move_cursor(dag, dag.timetable.due_after(max(stood, dag.handled())))
         return
     if owed is not None and owed <= now:
         record_skip(working, dag, old, owed, old.latest_due(now), "the dag's schedule was changed")
-    handled = max(now, dag.last_due_at or now)
+    handled = max(now, dag.handled())
     if dag.timetable.kind != "once":
         working.move_cursor(dag, dag.timetable.due_after(handled))
         return

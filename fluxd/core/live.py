@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from fluxd.core.model import Attempt, Instance, InstanceKey, PastStates, Run
+from fluxd.core.moment import EPOCH
 from fluxd.core.rules import COLUMN, RULES, UNDONE, Rule, Verdict, judge
 from fluxd.core.spec import DagSpec, TaskSpec
 from fluxd.core.timetable import Timetable
@@ -209,6 +210,7 @@ class Dag:
     removed: bool = False
     next_due_at: datetime | None = None
     last_due_at: datetime | None = None  # newest tick that got a run, as far as is remembered
+    last_skipped: datetime | None = None  # newest tick that was skipped
     last_logical_date: datetime | None = None
     trouble: str | None = None  # why its timetable can not be used
     watched: datetime | None = None  # the tick that a timer was set for
@@ -219,6 +221,10 @@ class Dag:
     _order: list[datetime] = field(default_factory=list)  # all ticks of these two, rising
     _queue: list[QueueEntry] = field(default_factory=list)  # heap over `queued`; entries that have left it are dropped
     _late: list[QueueEntry] = field(default_factory=list)  # heap over those of `queued` that are scheduled
+
+    def handled(self) -> datetime:
+        """The newest tick that has a run or a skip: no schedule goes on before it."""
+        return max(self.last_due_at or EPOCH, self.last_skipped or EPOCH)
 
     @property
     def dag_id(self) -> str:

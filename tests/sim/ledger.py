@@ -221,7 +221,7 @@ class Ledger:
         begin = owed if owed is not None and owed <= now and (replaced or recovering) else now + MICROSECOND
         end = now + FAR if cursor is None else cursor - MICROSECOND
         for tick in ticks(spec, begin, end):
-            newest = max(self.tables.ticks.get(dag_id, {}), default=None)
+            newest = max((*self.tables.ticks.get(dag_id, {}), *self.skipped[dag_id]), default=None)
             passed = newest is not None and tick <= newest
             require(tick in handled or passed, dag_id, "was edited and drops", tick, "; it goes on at", cursor, spec)
 

@@ -158,6 +158,18 @@ def test_time_that_nobody_lived_through_follows_the_catch_up_rule(gap: Any, reas
     ]
 
 
+def test_a_tick_that_was_skipped_has_no_run_after_the_clock_was_set_back() -> None:
+    flux = Dialogue(dag(task("a"), schedule=EVERY_5_MINUTES, catchup=False, max_active_runs=1))
+    flux.wait(5 * 60)
+    flux.sleep(22 * 60)
+    assert [(skip.first, skip.count) for skip in flux.skips] == [(NOON + timedelta(minutes=10), 3)]
+    flux.set_clock(-18 * 60)
+    flux.load(dag(task("a"), schedule=Schedule("interval", seconds=300.0), catchup=True, max_active_runs=100))
+    for _ in range(20):
+        flux.wait(60)
+    assert [run.due_at for run in flux.runs.values()] == [NOON + timedelta(minutes=5), NOON + timedelta(minutes=25)]
+
+
 def test_a_scheduler_that_takes_over_skips_nothing_and_one_that_starts_does() -> None:
     spec = dag(task("a"), schedule=EVERY_5_MINUTES)
     row = DagRow(spec, 1, False, NOON + timedelta(minutes=5))
