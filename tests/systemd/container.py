@@ -6,6 +6,7 @@ All else of it is new and empty, and goes with it. Nothing of it is seen outside
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -103,9 +104,7 @@ class Container:
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             self.run("systemctl", "poweroff", "--force", check=False)
             self._leader.wait(20)
-        if self._leader.poll() is None:
-            self._leader.kill()
-            self._leader.wait()
+        _end(self._leader)
 
 
 @contextlib.contextmanager
@@ -116,8 +115,10 @@ def booted(local: Path, log: Path) -> Iterator[Container]:
         *(f"--machine=fluxd-test-{os.getpid()}", f"--bind-ro={local}:/usr/local", "-b"),
         *("systemd.firstboot=off", "systemd.unit=basic.target"),
     ]
+    group = _own_group()
+    enter = ("/bin/sh", "-c", 'if [ "$0" ]; then echo $$ >"$0/cgroup.procs" || exit; fi; exec "$@"', str(group or ""))
     with log.open("wb") as output:
-        leader = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        leader = subprocess.Popen([*enter, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     container = None
     try:
         container = Container(leader, _first_process(leader, log))
@@ -131,19 +132,55 @@ def booted(local: Path, log: Path) -> Iterator[Container]:
     finally:
         if container is not None:
             container.power_off()
-        elif leader.poll() is None:
-            leader.kill()
-            leader.wait()
+        _end(leader)
+        if group is not None:
+            for place in (group, *Path("/sys/fs/cgroup").glob(f"*/{group.name}")):  # nspawn makes one of that name too
+                for folder, _, _ in os.walk(place, topdown=False):
+                    with contextlib.suppress(OSError):
+                        Path(folder).rmdir()
+
+
+def _own_group() -> Path | None:
+    """A new control group below ours: two machines in one would count each other's processes to their services."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    root = next((mount[1] for mount in mounts if mount[2] == "cgroup2"), None)
+    ours = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), None)
+    if root is None or ours is None:
+        return None
+    group = Path(root + ours) / f"fluxd-test-{os.getpid()}"
+    try:
+        group.mkdir(exist_ok=True)
+    except OSError as error:
+        raise NoContainer(f"no control group can be made for a container: {error.strerror}") from None
+    return group
+
+
+def _children(leader: "subprocess.Popen[bytes]") -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()]
+    return []
+
+
+def _end(leader: "subprocess.Popen[bytes]") -> None:
+    """Nothing of the machine stays, however far it has come: all of it goes with its first process."""
+    if leader.poll() is None:
+        for pid in _children(leader):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(10)
+    if leader.poll() is None:
+        leader.kill()
+        leader.wait()
 
 
 def _first_process(leader: subprocess.Popen[bytes], log: Path) -> int:
     """The number of the container's systemd."""
-    children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children")
     deadline = time.monotonic() + BOOT_S
     while time.monotonic() < deadline and leader.poll() is None:
-        for pid in children.read_text().split():
+        for pid in _children(leader):
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
-                    return int(pid)
+                    return pid
         time.sleep(0.02)
     raise NoContainer(f"a container does not boot here: {log.read_text(errors='replace').strip()[-200:]}")
