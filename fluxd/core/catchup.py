@@ -37,9 +37,10 @@ def skip_missed(working: WorkingSet, dag: Dag, now: datetime, cause: str) -> Non
     keep = dag.timetable.latest_due(now)
     if dag.spec.catchup is not False and dag.spec.catchup != "latest":
         keep = dag.timetable.due_from(now - timedelta(seconds=float(dag.spec.catchup)))
-    if keep is None or keep <= first:
+    if keep is not None and keep <= first:
         return
-    last = dag.timetable.due_before(keep)
+    # No tick to keep: the timetable has ended, longer ago than the catch-up reaches.
+    last = dag.timetable.latest_due(now) if keep is None else dag.timetable.due_before(keep)
     record_skip(working, dag, dag.timetable, first, last, f"{cause}; catchup is {dag.spec.catchup!r}")
     working.move_cursor(dag, keep)
 

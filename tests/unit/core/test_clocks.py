@@ -170,6 +170,14 @@ def test_a_tick_that_was_skipped_has_no_run_after_the_clock_was_set_back() -> No
     assert [run.due_at for run in flux.runs.values()] == [NOON + timedelta(minutes=5), NOON + timedelta(minutes=25)]
 
 
+def test_of_a_timetable_that_ended_longer_ago_than_catch_up_reaches_nothing_is_run() -> None:
+    end = NOON + timedelta(minutes=12)
+    flux = Dialogue(dag(task("a"), schedule=EVERY_5_MINUTES, catchup=600.0, start_date=NOON, end_date=end))
+    flux.sleep(3600)
+    assert [(skip.first, skip.count) for skip in flux.skips] == [(NOON + timedelta(minutes=5), 3)]
+    assert (flux.runs, flux.cursors["d"].next_due_at) == ({}, None)
+
+
 def test_a_scheduler_that_takes_over_skips_nothing_and_one_that_starts_does() -> None:
     spec = dag(task("a"), schedule=EVERY_5_MINUTES)
     row = DagRow(spec, 1, False, NOON + timedelta(minutes=5))
