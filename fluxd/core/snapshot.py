@@ -11,7 +11,7 @@ from fluxd.core.spec import DagSpec
 class DagRow:
     """A dag as the database has it, for recovery.
 
-    `seen_before`: its timetable has stood somewhere: it has a next tick, a scheduled run or a skip; if not, it begins.
+    `seen_before`: its timetable has begun, wherever it stands now; if not, it begins.
     `last_skipped`: the newest tick that was skipped.
     """
 

@@ -214,8 +214,8 @@ BUGS = (
     Bug(
         "catch-up loses the last tick",
         "core/catchup.py",
-        "    last = dag.timetable.due_before(keep)\n",
-        "    last, keep = keep, dag.timetable.due_after(keep)\n",
+        "    last = dag.timetable.latest_due(now) if keep is None else dag.timetable.due_before(keep)\n",
+        "    last, keep = keep or dag.timetable.latest_due(now), keep and dag.timetable.due_after(keep)\n",
     ),
     Bug(
         "a time in an overlap runs twice",

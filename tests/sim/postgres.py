@@ -277,9 +277,7 @@ class Server:
                 "next_due_at": entry.next_due_at,
                 "removed": entry.removed,
                 "spec": tables.version_json[entry.version_id],
-                "seen_before": entry.next_due_at is not None
-                or bool(tables.ticks.get(dag_id))
-                or any(skip.dag_id == dag_id for skip in tables.skips.values()),
+                "seen_before": entry.begun,
                 "last_skipped": max(
                     (skip.last for skip in tables.skips.values() if skip.dag_id == dag_id), default=None
                 ),

@@ -26,6 +26,7 @@ class DagEntry:
     paused: bool = False
     removed: bool = False
     next_due_at: datetime | None = None
+    begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class Tables:
             if entry is None:
                 continue
             old = replace(entry)
-            entry.next_due_at, entry.paused = due, pausing
+            entry.next_due_at, entry.paused, entry.begun = due, pausing, True
             self.change.cursors[dag_id] = (self.change.cursors.get(dag_id, (old,))[0], replace(entry))
 
     def forget_dags(self, dag_ids: list[str]) -> None:

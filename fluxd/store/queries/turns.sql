@@ -39,7 +39,7 @@ INSERT INTO tick_skip SELECT * FROM unnest($1::tick_skip[])
 ON CONFLICT (dag_id, first) DO UPDATE SET last = excluded.last, count = excluded.count, reason = excluded.reason
 
 -- name: save_cursors
-UPDATE dag SET next_due_at = new.next_due_at, paused = new.paused
+UPDATE dag SET next_due_at = new.next_due_at, paused = new.paused, begun = true
 FROM unnest($1::text[], $2::timestamptz[], $3::boolean[]) AS new (dag_id, next_due_at, paused)
 WHERE dag.dag_id = new.dag_id
 
@@ -63,9 +63,7 @@ UPDATE dag SET forgotten = true, removed = true WHERE dag_id = ANY ($1::text[])
 
 -- name: load_dags
 SELECT dag.dag_id, dag.version_id, dag.paused, dag.next_due_at, dag.removed, dag_version.spec,
-       dag.next_due_at IS NOT NULL
-       OR EXISTS (SELECT FROM run WHERE run.dag_id = dag.dag_id AND run.due_at IS NOT NULL)
-       OR EXISTS (SELECT FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id) AS seen_before,
+       dag.begun AS seen_before,
        (SELECT last FROM tick_skip WHERE tick_skip.dag_id = dag.dag_id ORDER BY first DESC LIMIT 1) AS last_skipped
 FROM dag JOIN dag_version ON dag_version.id = dag.version_id
 WHERE NOT dag.forgotten

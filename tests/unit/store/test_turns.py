@@ -197,7 +197,8 @@ async def test_what_later_runs_look_back_at_is_loaded(db: Database) -> None:
     ended = {"state": RunState.SUCCESS, "ended_at": T0}
     runs = [run_of(version_id, 1, **ended), run_of(version_id, 2, **ended), run_of(version_id, 3)]
     rows = [replace(instance_of(7, State.SKIPPED), run_number=number) for number in (1, 2)]
-    await turns.save(db.writer, Saves(runs=runs, instances=rows))
+    # A timetable has begun once it has stood somewhere, though nothing may be due any more.
+    await turns.save(db.writer, Saves(runs=runs, instances=rows, cursors=[DagCursor("sales", None, False)]))
     found = (await loading.load(db.writer)).snapshot
     assert found.dags[0].seen_before
     past = PastRun("sales", T0 + timedelta(days=2), T0 + timedelta(days=1), {("load", -1): State.SKIPPED})
