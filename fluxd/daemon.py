@@ -175,7 +175,13 @@ class Daemon:
         return [
             Sign("turn", "the last turn", TURN_LATE_S, lambda: self.engine.last_turn, lambda: kept.last_try),
             Sign("save", "the last save", save_s, lambda: kept.last_save, lambda: kept.last_try),
-            Sign("runner", "the last answer of the runner", RUNNER_LATE_S, lambda: self.executor.last_answer),
+            Sign(
+                "runner",
+                "the last answer of the runner",
+                RUNNER_LATE_S,
+                lambda: self.executor.last_answer,
+                lambda: self.executor.last_try,
+            ),
         ]
 
     async def _database_url(

@@ -61,6 +61,7 @@ class LocalExecutor(Executor):
         self._answer_s = (options or RunnerOptions()).answer_s
         self._opened_at = -STEADY_S
         self._failures = 0  # connections in a row that did not last
+        self._reconnecting = False
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.runner: Message = {}  # its last hello: runner_id, pid, boot_id
@@ -69,6 +70,11 @@ class LocalExecutor(Executor):
     def last_answer(self) -> float | None:
         """When the runner was last heard of (time.monotonic); it is asked every few seconds."""
         return self._client.last_answer
+
+    @property
+    def last_try(self) -> float | None:
+        """Now, while a runner that was lost is looked for or waited for (time.monotonic); else None."""
+        return time.monotonic() if self._reconnecting else None
 
     async def open(self) -> set[int]:
         """Connect to the runner, starting one where none is; post what it has. Returns the fences it knows."""
@@ -165,10 +171,17 @@ class LocalExecutor(Executor):
         self._disconnected.set()
         if not self._closing:
             observe(Seen.RUNNER_GONE, pid=self.runner.get("pid"))
-            self._spawn(self._reconnect())
+            self._spawn(self._look_for_runner())
 
     def _hung(self, pid: int) -> None:
         observe(Seen.RUNNER_HUNG, pid=pid, seconds=self._answer_s)
+
+    async def _look_for_runner(self) -> None:
+        self._reconnecting = True
+        try:
+            await self._reconnect()
+        finally:
+            self._reconnecting = False
 
     async def _reconnect(self) -> None:
         # A runner that is lost again and again (what it is sent kills it, say) is waited for longer each time.

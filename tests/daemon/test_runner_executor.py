@@ -14,6 +14,7 @@ from fluxd.core.events import AttemptEnded, AttemptStarted, Event
 from fluxd.errors import FluxError, Refused, Unavailable
 from fluxd.executors import local
 from fluxd.executors.local import LocalExecutor
+from fluxd.health import Health, Sign
 from fluxd.runner import client
 from fluxd.runner.client import ImportLimits, RunnerClient
 from fluxd.runner.doorway import lock_holder
@@ -291,6 +292,29 @@ async def test_a_runner_that_nobody_starts_is_said(tmp_path: Path, monkeypatch: 
     with pytest.raises(Unavailable, match=r"FLX-6040.*fluxd-runner"):
         await Side(Rig(tmp_path), start=False).executor.open()
     assert lock_holder(tmp_path / "home" / "runner" / "lock") is None
+
+
+async def test_a_fluxd_that_waits_for_a_lost_runner_is_late_and_not_hung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its watchdog would end it again and again, which brings no runner back."""
+    rig = Rig(tmp_path)
+    first = Side(rig, linger_s=5.0)
+    await first.executor.open()
+    await first.executor.close()
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.1)
+    side = Side(rig, start=False)
+    await side.executor.open()
+    assert side.executor.last_try is None, "nothing is tried for while it answers"
+    health = Health()
+    health.expect(
+        Sign("runner", "its last answer", 0.05, lambda: side.executor.last_answer, lambda: side.executor.last_try)
+    )
+    os.kill(side.executor.runner["pid"], signal.SIGTERM)
+    await side.until(lambda: side.troubles)  # it is waited for, and nobody starts it
+    assert health.late()
+    assert [side.troubles[0].code, health.hung()] == ["FLX-6040", []]
+    await side.executor.close()
 
 
 async def test_a_runner_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
